@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from xdet.detection.units import try_units
     from xdet.detections import Detection, Detections
     from xdet.errors import XdetError
-    from xdet.evaluation.evaluate import evaluate
-    from xdet.evaluation.results import Evaluation
+    from xdet.evaluation.evaluate import Evaluation, evaluate
     from xdet.inspection import inspect
     from xdet.pictures.render import draw_detections
     from xdet.pictures.video import Film
@@ -61,8 +60,7 @@ _HOMES = {
     "xdet.detection.units": ("try_units",),
     "xdet.detections": ("Detection", "Detections"),
     "xdet.errors": ("XdetError",),
-    "xdet.evaluation.evaluate": ("evaluate",),
-    "xdet.evaluation.results": ("Evaluation",),
+    "xdet.evaluation.evaluate": ("Evaluation", "evaluate"),
     "xdet.inspection": ("inspect",),
     "xdet.pictures.render": ("draw_detections",),
     "xdet.pictures.video": ("Film",),

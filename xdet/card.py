@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from converters.description.statements import SourceOptions
     from converters.spec import ModelDocument
     from xdet.bench import Benchmark
-    from xdet.evaluation.protocols import ProtocolName
-    from xdet.evaluation.results import Evaluation
+    from xdet.evaluation import ProtocolName
+    from xdet.evaluation.evaluate import Evaluation
     from xdet.inspection import Inspection
     from xdet.writing.blocks import Block
 

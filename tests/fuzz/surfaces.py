@@ -34,7 +34,7 @@ from xdet.errors import DataError, ModelError, XdetError
 from xdet.evaluation.coco import evaluate_coco, summarize_coco
 from xdet.evaluation.dataset import read_coco
 from xdet.evaluation.predictions import HEADER, KeptPredictions
-from xdet.evaluation.records import ScoredImage
+from xdet.evaluation.scoring import ScoredImage
 from xdet.inspection import inspect
 from xdet.inspection.report import inspection_report, inspection_to_json
 from xdet.model.graph import FinishedGraph, load_onnx

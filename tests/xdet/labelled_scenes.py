@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.spec import DetectorSpec
-    from xdet.evaluation.results import Evaluation
+    from xdet.evaluation.evaluate import Evaluation
 
 FOUND_XYWH_PX: list[float] = [0, 0, 100, 25]
 ELSEWHERE_XYWH_PX: list[float] = [120, 50, 60, 40]

@@ -16,7 +16,7 @@ from xdet.writing.text import reason
 
 if TYPE_CHECKING:
     from xdet.bench import BenchOptions
-    from xdet.evaluation.results import Evaluation
+    from xdet.evaluation.evaluate import Evaluation
 
 FEW_PICTURES = 2  # images per second of two pictures mean nothing
 LARGEST_NOTES = 1 << 20

@@ -17,12 +17,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xdet.evaluation.records import RECALLS, Bool, Float64, Int64, Judged, Ranking, mean_of_numbers, rank, rank_by_score
+from xdet.evaluation.scoring import (
+    RECALLS,
+    Bool,
+    Float64,
+    Int64,
+    Judged,
+    Protocol,
+    Ranking,
+    mean_of_numbers,
+    rank,
+    rank_by_score,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from xdet.evaluation.records import ScoredImage
+    from xdet.evaluation.scoring import Ranked, ScoredImage, Setting
 
 IOU_THRESHOLDS: Float64 = np.linspace(0.5, 0.95, 10)
 AREAS = {  # square pixels of the photograph, both ends included
@@ -93,7 +104,7 @@ def summarize_coco(arrays: CocoArrays) -> dict[str, float | None]:
 
 
 def coco_curve(hits: Float64, misses: Float64, positives: float) -> tuple[Float64, float]:
-    """Precision at the 101 recalls, read from the monotone envelope, and its mean; see ``records.Curve``."""
+    """Precision at the 101 recalls, read from the monotone envelope, and its mean; see ``scoring.Curve``."""
     precision = hits / (misses + hits + np.spacing(1))
     envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)  # 0 at recalls that are not reached
     at_recalls = envelope[np.searchsorted(hits / positives, RECALLS, side="left")]
@@ -181,3 +192,12 @@ def _places(images: Int64) -> Int64:
     places = np.empty(len(images), np.int64)
     places[order] = np.arange(len(images)) - np.searchsorted(images[order], images[order])
     return places
+
+
+def _rank_coco(images: Sequence[ScoredImage], setting: Setting, _: float) -> Ranked:
+    most = setting.max_detections
+    arrays = evaluate_coco(images, setting.num_classes, limits=(*(limit for limit in (1, 10) if limit < most), most))
+    return arrays.rankings, summarize_coco(arrays)
+
+
+COCO = Protocol("ignore", coco_curve, {"AP": tuple(range(10)), "AP50": (0,)}, _rank_coco)

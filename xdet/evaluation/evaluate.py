@@ -18,13 +18,19 @@ import numpy as np
 from converters.checks import require_choice
 from converters.spec import Thresholds
 from xdet.errors import DataError, ModelError, UsageError
-from xdet.evaluation.bootstrap import difference, draw_weights, resample_average
+from xdet.evaluation import PROTOCOLS, ProtocolName
 from xdet.evaluation.dataset import read_coco
-from xdet.evaluation.detected import DetectionFile, is_detected, read_detected
-from xdet.evaluation.predictions import ImageDetections, KeptPredictions, name_run, predict, truncation_table
-from xdet.evaluation.protocols import PROTOCOLS, CrowdRule, Protocol, ProtocolName, Setting
-from xdet.evaluation.records import ScoredImage
-from xdet.evaluation.results import Comparison, Evaluation, EvaluationOptions, ModelResult
+from xdet.evaluation.predictions import (
+    DetectionFile,
+    KeptPredictions,
+    Predictions,
+    is_detected,
+    name_run,
+    predict,
+    read_detected,
+    truncation_table,
+)
+from xdet.evaluation.scoring import CrowdRule, ScoredImage, Setting, difference, draw_weights, resample_average
 from xdet.model.file import read_model_file, require_source
 from xdet.runtimes.base import RuntimeChoices, choose_workers, require_thresholds
 from xdet.runtimes.frozen_copies import open_at
@@ -36,26 +42,105 @@ if TYPE_CHECKING:
 
     from converters.description.statements import SourceOptions
     from xdet.evaluation.dataset import Dataset, LabelledImage, Problem
-    from xdet.evaluation.predictions import Seconds
+    from xdet.evaluation.predictions import ImageDetections, Seconds
+    from xdet.evaluation.scoring import Difference, Protocol, Score
     from xdet.runtimes.base import Runtime
 
 
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationOptions:
+    """What decides the numbers, besides models and photographs.
+
+    Attributes:
+        protocol: how detections are scored.
+        crowd: ``"ignore"``: neither to be found nor wrong to find; ``"drop"``: as if not annotated; ``"keep"``:
+            ordinary ground truth.
+        max_gt: leave out images with more ground truths than this; None keeps all.
+        truncate_input: feed what the zoo's truncating input quantisation makes of each pixel.
+        thresholds: of the detectors.
+        eval_iou: IoU with a ground truth from which on a detection is a hit, in the zoo's protocols; None for coco,
+            which takes the mean over ten of them.
+    """
+
+    protocol: ProtocolName
+    crowd: CrowdRule
+    max_gt: int | None
+    truncate_input: bool
+    thresholds: Thresholds
+    eval_iou: float | None
+
+    def __post_init__(self) -> None:
+        if self.truncate_input and self.protocol == "coco":
+            raise UsageError("`truncate_input` belongs to the zoo's protocols; add `protocol` zoo-3 or zoo-4")
+        if self.eval_iou is not None and self.protocol == "coco":
+            raise UsageError(
+                "`eval_iou` belongs to the zoo's protocols; coco has its ten IoU thresholds: leave it out, or add "
+                "`protocol` zoo-3 or zoo-4"
+            )
+        if self.eval_iou is not None and not 0 < self.eval_iou <= 1:
+            raise UsageError(f"`eval_iou` must be above 0 and at most 1, got {self.eval_iou}")
+        if self.max_gt is not None and self.max_gt < 1:
+            raise UsageError(f"`max_gt` must be at least 1, got {self.max_gt}")
+
+
 @dataclass(frozen=True, eq=False)
-class ModelRun:
-    """What one model found."""
+class ModelResult:
+    """One model's numbers."""
 
     file: str  # as the caller named it
     sha256: str
-    runtime: str
-    network_size_wh: tuple[int, int]  # the network's input in pixels
-    categories: dict[int, int]  # its class numbers -> category ids, as far as the annotations have them
-    detections: dict[int, ImageDetections]  # by image id
-    problems: tuple[Problem, ...]  # photographs that it could not be given
+    runtime: str  # such as "onnxruntime:cpu"
+    score: Score
     seconds: Seconds
     resumed: int  # photographs whose results were taken from an earlier run
+    metric_s: float  # for matching and ranking
 
 
-PathLike = str | os.PathLike[str]
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A model against the first one: index into ``Evaluation.results``, metric, and second minus first."""
+
+    index: int
+    metric: str
+    difference: Difference
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What ``evaluate`` gives.
+
+    Attributes:
+        options: what decides the numbers.
+        annotations: the annotations' file.
+        annotations_sha256: of its bytes.
+        class_names: the classes that models and annotations share, as the annotations spell them.
+        num_images: photographs that counted.
+        num_truths: ground truths to find in them.
+        num_crowds: crowds in them that need not be found and are not wrong to find.
+        over_the_edge: boxes that reach more than a pixel over an edge (kept).
+        warning: what all boxes look like where that is not COCO's form, else None.
+        results: one per model, in the order of the call.
+        comparisons: every model but the first, against the first.
+        problems: everything that was left out because something is wrong with it.
+        ignored: everything that was left out for whatever reason: keys of ``dataset.IGNORED`` -> how many.
+    """
+
+    options: EvaluationOptions
+    annotations: str
+    annotations_sha256: str
+    class_names: tuple[str, ...]
+    num_images: int
+    num_truths: int
+    num_crowds: int
+    over_the_edge: int
+    warning: str | None
+    results: tuple[ModelResult, ...]
+    comparisons: tuple[Comparison, ...]
+    problems: tuple[Problem, ...]
+    ignored: dict[str, int]
 
 
 def evaluate(
@@ -218,6 +303,23 @@ def _shared_categories(
     return sorted(first)
 
 
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What one model found."""
+
+    model: Runtime | DetectionFile
+    categories: dict[int, int]  # its class numbers -> category ids, as far as the annotations have them
+    predictions: Predictions
+    resumed: int  # photographs whose results were taken from an earlier run
+
+    @property
+    def network_size_wh(self) -> tuple[int, int]:
+        """The network's input in pixels; nothing for results, whose protocol does not need it."""
+        if isinstance(self.model, DetectionFile):
+            return 0, 0
+        return self.model.spec.image.width, self.model.spec.image.height
+
+
 def _run(
     runtime: Runtime | DetectionFile,
     categories: dict[int, int],
@@ -227,36 +329,24 @@ def _run(
     workers: int,
     kept: KeptPredictions | None,
     advance: Callable[[int], object],
-) -> ModelRun:
+) -> _Run:
     """Run one model, or take what an earlier run has kept."""
     if isinstance(runtime, DetectionFile):
-        predictions, taken = runtime.predictions(dataset.images), {}
-        resumed, size_wh = len(predictions.detections), (0, 0)  # which the protocol of results does not need
         advance(len(dataset.images))
-    else:
-        run = name_run(runtime, options)
-        taken = {} if kept is None else kept.take(run, dataset.images)
-        resumed, size_wh = len(taken), (runtime.spec.image.width, runtime.spec.image.height)
-        advance(resumed)
+        predictions = runtime.predictions(dataset.images)
+        return _Run(runtime, categories, predictions, len(predictions.detections))
+    run = name_run(runtime, options)
+    taken = {} if kept is None else kept.take(run, dataset.images)
+    advance(len(taken))
 
-        def remember(image: LabelledImage, detections: ImageDetections) -> None:
-            if kept is not None:
-                kept.add(run, image, detections)
-            advance(1)
+    def remember(image: LabelledImage, detections: ImageDetections) -> None:
+        if kept is not None:
+            kept.add(run, image, detections)
+        advance(1)
 
-        missing = [image for image in dataset.images if image.id not in taken]
-        predictions = predict(runtime, missing, options, workers=workers, on_result=remember)
-    return ModelRun(
-        file=runtime.file,
-        sha256=runtime.sha256,
-        runtime=runtime.name,
-        network_size_wh=size_wh,
-        categories=categories,
-        detections=taken | predictions.detections,
-        problems=predictions.problems,
-        seconds=predictions.seconds,
-        resumed=resumed,
-    )
+    missing = [image for image in dataset.images if image.id not in taken]
+    made = predict(runtime, missing, options, workers=workers, on_result=remember)
+    return _Run(runtime, categories, replace(made, detections=taken | made.detections), len(taken))
 
 
 def _match_classes(file: str, names: Mapping[int, str], dataset: Dataset) -> dict[int, int]:
@@ -274,13 +364,13 @@ def _match_classes(file: str, names: Mapping[int, str], dataset: Dataset) -> dic
 
 
 def _score_runs(
-    runs: Sequence[ModelRun], categories: Sequence[int], dataset: Dataset, options: EvaluationOptions
+    runs: Sequence[_Run], categories: Sequence[int], dataset: Dataset, options: EvaluationOptions
 ) -> Evaluation:
     """Score what the models found in the photographs that all of them could use."""
     ignored = Counter(dataset.ignored)
-    problems = {problem.message: problem for run in runs for problem in run.problems}
+    problems = {problem.message: problem for run in runs for problem in run.predictions.problems}
     ignored.update(problem.kind for problem in problems.values())
-    usable = [image for image in dataset.images if all(image.id in run.detections for run in runs)]
+    usable = [image for image in dataset.images if all(image.id in run.predictions.detections for run in runs)]
     truths = [_only_categories(image, categories, options, ignored) for image in usable]
     counted = [image for image in truths if options.max_gt is None or len(image.areas) <= options.max_gt]
     ignored["images_over_max_gt"] += len(truths) - len(counted)
@@ -296,11 +386,11 @@ def _score_runs(
         score = protocol.score(scored, setting)
         results.append(
             ModelResult(
-                file=run.file,
-                sha256=run.sha256,
-                runtime=run.runtime,
+                file=run.model.file,
+                sha256=run.model.sha256,
+                runtime=run.model.name,
                 score=score,
-                seconds=run.seconds,
+                seconds=run.predictions.seconds,
                 resumed=run.resumed,
                 metric_s=time.perf_counter() - started,
             )
@@ -341,9 +431,9 @@ def _only_categories(
     )
 
 
-def _scored_image(image: LabelledImage, run: ModelRun, categories: Sequence[int], ignored: Counter[str]) -> ScoredImage:
+def _scored_image(image: LabelledImage, run: _Run, categories: Sequence[int], ignored: Counter[str]) -> ScoredImage:
     """Ground truth and detections with classes numbered by the place of their category."""
-    detections = run.detections[image.id]
+    detections = run.predictions.detections[image.id]
     kept = np.isin(detections.classes, list(run.categories))
     category_ids = np.array([run.categories[number] for number in detections.classes[kept].tolist()], np.int64)
     ignored["detections_without_category"] += int((~kept).sum())

@@ -1,14 +1,15 @@
-"""One model over a whole data set: what it found in each photograph, and where the time went.
+"""What was found in each photograph of a data set: by a model, in an earlier run, or by ``xdet detect``.
 
-The annotation says how large its photograph is, and that decides about EXIF: pixels as they are stored if they have
-that size, else turned as EXIF says if then they have it, else the image is left out and reported.
+A model: the annotation says how large its photograph is, and that decides about EXIF: pixels as they are stored if they
+have that size, else turned as EXIF says if then they have it, else the image is left out and reported.
 
-Predictions on disk as they are made, so that an interrupted evaluation goes on where it stopped.
+An earlier run that was interrupted: a file of JSON lines (``AppendedFile``). The first is ``HEADER``; files of earlier
+versions lack it. Each further line is one model and photograph. It names its run (model, description, runtime,
+thresholds, input, version of xdet) and its photograph by their SHA-256, so nothing is taken that another run, or
+another version of the photograph, made; one file serves any number of models.
 
-A file of JSON lines (``xdet.writing.appended``). The first is ``HEADER``; files of earlier versions lack it. Each
-further line is one model and photograph. It names its run (model, description, runtime, thresholds, input, version of
-xdet) and its photograph by their SHA-256, so nothing is taken that another run, or another version of the photograph,
-made; one file serves any number of models.
+``xdet detect``: lines or Parquet in place of a model. A photograph is known by the SHA-256 of its file, so it may have
+another name or place than where it was detected in. Boxes were written to 1/100 pixel.
 """
 
 from __future__ import annotations
@@ -18,29 +19,36 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.files import open_regular
 from xdet import __version__
-from xdet.errors import ImageError, UsageError
+from xdet.detection.parquet import LARGEST_RESULTS, is_parquet, read_parquet
+from xdet.detection.results import LINES_SCHEMA
+from xdet.detection.rows import require_entry
+from xdet.errors import DataError, ImageError, UsageError
 from xdet.evaluation.dataset import Problem
 from xdet.pictures.images import hash_file
 from xdet.pictures.preparation import Preparation, prepare, stack_pixels, through_network
 from xdet.writing.appended import AppendedFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from converters.heads.base import BatchDetections
-    from converters.spec import DetectorSpec, ImageInput, Placement
+    from converters.spec import DetectorSpec, ImageInput, Placement, Thresholds
     from xdet.evaluation.dataset import LabelledImage
-    from xdet.evaluation.results import EvaluationOptions
+    from xdet.evaluation.evaluate import EvaluationOptions
     from xdet.pictures.preparation import Prepared
     from xdet.runtimes.base import Runtime
+
+HEADER = b'{"schema": "xdet.kept_predictions", "version": 1}\n'
+RESULT_SUFFIXES = frozenset({".jsonl", ".parquet"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,15 +186,16 @@ def _prepare_fitting(image: LabelledImage, network: ImageInput) -> Prepared:
     if stored.size_wh != image.size_wh:
         prepared = prepare(image.path, Preparation(network, honour_exif=True))
     if prepared.size_wh != image.size_wh:
-        annotated, actual = ("{} x {}".format(*size) for size in (image.size_wh, stored.size_wh))
         raise OtherSizeError(
-            f"'{image.path}' has {actual} pixels, its annotation says {annotated}: it was scaled or cut since, or is "
-            "another picture; take the ones that were annotated"
+            f"'{image.path}' {_sizes_text(stored.size_wh, image)}: it was scaled or cut since, or is another picture; "
+            "take the ones that were annotated"
         )
     return prepared
 
 
-HEADER = b'{"schema": "xdet.kept_predictions", "version": 1}\n'
+def _sizes_text(actual_wh: tuple[int, int], image: LabelledImage) -> str:
+    annotated, actual = ("{} x {}".format(*size) for size in (image.size_wh, actual_wh))
+    return f"has {actual} pixels, its annotation says {annotated}"
 
 
 class KeptPredictions:
@@ -260,3 +269,106 @@ def name_run(runtime: Runtime, options: EvaluationOptions) -> str:
         "truncate_input": options.truncate_input,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionFile:
+    """The photographs of a results file."""
+
+    file: str  # with the name of the model that made it
+    sha256: str  # of that model
+    name: str  # of what ran it
+    class_names: Mapping[int, str]  # by number, as far as something was found
+    # by the photograph's SHA-256: its width and height in pixels with what was found, or why there is no result
+    entries: Mapping[str, tuple[tuple[int, int], ImageDetections] | str]
+
+    def predictions(self, images: Sequence[LabelledImage]) -> Predictions:
+        """What the file holds of those photographs; one that it has not, or without a result, is a problem."""
+        detections: dict[int, ImageDetections] = {}
+        problems = []
+        for image in images:
+            entry = self.entries.get(hash_file(image.path), "it is not among the results")
+            if isinstance(entry, str):
+                problems.append(Problem("unreadable_images", f"image {image.id}: '{self.file}': {entry}"))
+            elif entry[0] != image.size_wh:
+                message = f"image {image.id}: '{image.path}' {_sizes_text(entry[0], image)}"
+                problems.append(Problem("images_of_another_size", message))
+            else:
+                detections[image.id] = entry[1]
+        return Predictions(detections, tuple(problems), Seconds())
+
+
+def is_detected(path: Path) -> bool:
+    """Whether the suffix is one of results."""
+    return path.suffix.lower() in RESULT_SUFFIXES
+
+
+def read_detected(path: Path, thresholds: Thresholds) -> DetectionFile:
+    """Read results that were made at those thresholds, of all classes.
+
+    Raises:
+        DataError: it is no results file, or damaged.
+        UsageError: it was made with other thresholds, or of some classes alone.
+        MissingExtraError: pyarrow is not installed.
+    """
+    header, lines = read_parquet(path) if is_parquet(path) else _read_lines(path)
+    try:
+        model, runtime = header["model"], str(header["runtime"])
+        name, sha256, used = str(model["name"]), str(model["sha256"]), dict(header["thresholds"])
+        _require_comparable(path, used, header["classes"], thresholds)
+        names: dict[int, str] = {}
+        entries = {str(line["sha256"]): _read_entry(line, names) for line in lines}
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
+        raise DataError(f"'{path}' is a damaged results file of xdet detect; make it anew") from error
+    return DetectionFile(f"{path} ({name})", sha256, runtime, dict(sorted(names.items())), entries)
+
+
+def _require_comparable(path: Path, used: Mapping[str, Any], classes: object, thresholds: Thresholds) -> None:
+    requested = asdict(thresholds)
+    names = [name for name in dict.fromkeys((*requested, *used)) if requested.get(name) != used.get(name)]
+    if names:
+        differ = ", ".join(f"{name} {used.get(name, 'none')}, not {requested.get(name, 'none')}" for name in names)
+        raise UsageError(
+            f"'{path}' was made with {differ}; detect with `score_threshold` {thresholds.score:g} "
+            f"`iou_threshold` {thresholds.iou:g}, or evaluate at its own thresholds"
+        )
+    if classes is not None:
+        raise UsageError(f"'{path}' holds some classes alone; detect without `classes`")
+
+
+def _read_lines(path: Path) -> tuple[dict[str, Any], Iterable[Mapping[str, Any]]]:
+    foreign = f"'{path}' is no results file of xdet detect; check the path"
+    try:
+        with open_regular(path, LARGEST_RESULTS) as file:
+            header = json.loads(file.readline(1 << 16))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(foreign) from error
+    if not isinstance(header, dict) or header.get("schema") != LINES_SCHEMA:
+        raise DataError(foreign)
+    return header, _entries(path)
+
+
+def _entries(path: Path) -> Iterator[Mapping[str, Any]]:
+    with path.open("rb") as file:
+        file.readline()
+        for line in file:
+            yield require_entry(json.loads(line))
+
+
+def _read_entry(line: Mapping[str, Any], names: dict[int, str]) -> tuple[tuple[int, int], ImageDetections] | str:
+    """One photograph; the names of its classes are added to ``names``."""
+    if line.get("error") is not None:
+        return str(line["error"])
+    size_wh = (int(line["width"]), int(line["height"]))
+    if min(size_wh) < 1:
+        raise ValueError(f"a photograph of {size_wh} pixels")
+    detections = line["detections"]
+    for detection in detections:
+        names.setdefault(int(detection["class_id"]), str(detection["class_name"]))
+    corners_px = np.array([detection["box_xyxy_px"] for detection in detections], np.float64).reshape(-1, 4)
+    image_detections = ImageDetections.from_lists(
+        corners_px / np.array(size_wh * 2),
+        [detection["score"] for detection in detections],
+        [detection["class_id"] for detection in detections],
+    )
+    return size_wh, image_detections

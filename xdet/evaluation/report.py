@@ -9,9 +9,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from xdet.errors import import_extra
-from xdet.evaluation.bootstrap import RESAMPLES
 from xdet.evaluation.dataset import IGNORED
-from xdet.evaluation.records import RECALLS
+from xdet.evaluation.scoring import RECALLS, RESAMPLES
 from xdet.writing.blocks import Items, Report, Section, Table, Text
 from xdet.writing.files import SOFTWARE, write_bytes
 from xdet.writing.text import format_duration, image_names
@@ -20,10 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from xdet.evaluation.bootstrap import Difference
     from xdet.evaluation.dataset import Problem
-    from xdet.evaluation.records import Float64
-    from xdet.evaluation.results import Evaluation
+    from xdet.evaluation.evaluate import Evaluation
+    from xdet.evaluation.scoring import Difference, Float64
     from xdet.writing.blocks import Block
 
 EVALUATION_SCHEMA = "xdet.evaluation"

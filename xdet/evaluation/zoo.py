@@ -20,33 +20,28 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xdet.evaluation.records import RECALLS, Bool, Float64, Int64, Judged, Ranking, rank, rank_by_score
+from xdet.evaluation.scoring import RECALLS, Bool, Float64, Int64, Judged, Protocol, rank, rank_by_score
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from xdet.evaluation.records import ScoredImage
+    from xdet.evaluation.scoring import Ranked, ScoredImage, Setting
 
 
-def rank_zoo(
-    images: Sequence[ScoredImage], num_classes: int, network_size_wh: tuple[int, int], *, iou_threshold: float
-) -> tuple[Ranking, ...]:
-    """Match the detections of every class, at one IoU from which on a detection is a hit.
+def rank_zoo(images: Sequence[ScoredImage], setting: Setting, iou_threshold: float) -> Ranked:
+    """Match the detections of every class; from ``iou_threshold`` on a detection is a hit.
 
-    Args:
-        images: at least one; scores that tie across images are ranked in this order.
-        num_classes: K.
-        network_size_wh: the network's input in pixels.
-        iou_threshold: that IoU.
+    ``images`` are at least one; scores that tie across images are ranked in this order.
     """
-    return tuple(
-        rank([_judge_image(image, class_id, network_size_wh, iou_threshold) for image in images])
-        for class_id in range(num_classes)
+    rankings = (
+        rank([_judge_image(image, class_id, setting.network_size_wh, iou_threshold) for image in images])
+        for class_id in range(setting.num_classes)
     )
+    return tuple(rankings), {}
 
 
 def zoo_3_curve(hits: Float64, misses: Float64, positives: float) -> tuple[Float64, float]:
-    """The envelope at the 101 recalls, and the area under all its points; see ``records.Curve``."""
+    """The envelope at the 101 recalls, and the area under all its points; see ``scoring.Curve``."""
     recall, precision = _points(hits, misses, positives)
     envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
     area = float(np.sum(np.diff(recall, prepend=0.0) * envelope[:-1]))
@@ -54,7 +49,7 @@ def zoo_3_curve(hits: Float64, misses: Float64, positives: float) -> tuple[Float
 
 
 def zoo_4_curve(hits: Float64, misses: Float64, positives: float) -> tuple[Float64, float]:
-    """The curve itself, interpolated at the 101 recalls, and the area of its trapezoids; see ``records.Curve``."""
+    """The curve itself, interpolated at the 101 recalls, and the area of its trapezoids; see ``scoring.Curve``."""
     recall, precision = _points(hits, misses, positives)
     if not len(recall):
         return np.zeros(len(RECALLS)), 0.0
@@ -134,3 +129,7 @@ def _points(hits: Float64, misses: Float64, positives: float) -> tuple[Float64, 
 
 def _areas(boxes_xyxy: Int64) -> Int64:
     return np.asarray((boxes_xyxy[:, 2] - boxes_xyxy[:, 0] + 1) * (boxes_xyxy[:, 3] - boxes_xyxy[:, 1] + 1), np.int64)
+
+
+ZOO_3 = Protocol("keep", zoo_3_curve, {"AP50": (0,)}, rank_zoo)
+ZOO_4 = Protocol("keep", zoo_4_curve, {"AP50": (0,)}, rank_zoo)

@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from xdet.evaluation.coco import IOU_THRESHOLDS, coco_curve, evaluate_coco, match_coco, overlaps_coco, summarize_coco
-from xdet.evaluation.records import ScoredImage
+from xdet.evaluation.scoring import ScoredImage
 
 Box = tuple[float, float, float, float]
 SIZE = (128, 128)

@@ -23,7 +23,7 @@ from xdet.writing.terminal import report_text
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from xdet.evaluation.results import Evaluation
+    from xdet.evaluation.evaluate import Evaluation
 
 
 def ap50(evaluation: Evaluation) -> float | None:

@@ -14,9 +14,8 @@ from tests.heads import yolo_v2
 from tests.xdet.finished_models import SPEC
 from tests.xdet.labelled_scenes import ELSEWHERE_XYWH_PX, FOUND_XYWH_PX, Scene, write_model
 from xdet.errors import MissingExtraError, OutputError
-from xdet.evaluation.bootstrap import Difference
 from xdet.evaluation.dataset import Problem
-from xdet.evaluation.evaluate import evaluate
+from xdet.evaluation.evaluate import Comparison, Evaluation, evaluate
 from xdet.evaluation.report import (
     comparison_blocks,
     difference_text,
@@ -25,7 +24,7 @@ from xdet.evaluation.report import (
     problem_lines,
     save_precision_plot,
 )
-from xdet.evaluation.results import Comparison, Evaluation
+from xdet.evaluation.scoring import Difference
 from xdet.writing.terminal import block_text, report_text
 
 if TYPE_CHECKING:

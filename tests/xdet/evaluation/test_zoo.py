@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xdet.evaluation.protocols import PROTOCOLS, Setting
-from xdet.evaluation.records import RECALLS, ScoredImage
+from xdet.evaluation import PROTOCOLS
+from xdet.evaluation.scoring import RECALLS, ScoredImage, Setting
 from xdet.evaluation.zoo import detected_pixels, overlaps_zoo, rank_zoo, truth_pixels, zoo_3_curve, zoo_4_curve
 
 NETWORK = (20, 20)
+SETTING = Setting(1, NETWORK, 100)
 Corners = tuple[float, float, float, float]
 
 
@@ -39,12 +40,12 @@ def image_of(
 
 def judged(*images: ScoredImage) -> tuple[list[int], list[int]]:
     """Hits and misses along the ranking, 0 or 1 each."""
-    (ranking,) = rank_zoo(images, 1, NETWORK, iou_threshold=0.5)
+    (ranking,), _ = rank_zoo(images, SETTING, 0.5)
     return ranking.hits[0].astype(int).tolist(), ranking.misses[0].astype(int).tolist()
 
 
 def ap50(protocol: str, *images: ScoredImage) -> float | None:
-    found = PROTOCOLS[protocol].score(images, Setting(1, NETWORK, 100))  # type: ignore[index]  # a name of the table
+    found = PROTOCOLS[protocol].score(images, SETTING)  # type: ignore[index]  # a name of the table
     return found.metrics["AP50"]
 
 
@@ -52,7 +53,7 @@ def ap50(protocol: str, *images: ScoredImage) -> float | None:
 def test_a_detection_is_a_hit_from_the_threshold_on(iou: float, hit: int) -> None:
     """10 x 6 of 10 x 10 pixels: IoU 0.6 exactly."""
     image = image_of([(0, 0, 9, 9)], [((0, 0, 9, 5), 0.9)])
-    (ranking,) = rank_zoo([image], 1, NETWORK, iou_threshold=iou)
+    (ranking,), _ = rank_zoo([image], SETTING, iou)
     assert ranking.hits[0].tolist() == [bool(hit)]
 
 
@@ -112,7 +113,7 @@ def test_equal_scores_are_ranked_in_the_order_of_images() -> None:
 
 
 def test_boxes_of_four_zeros_are_padding() -> None:
-    (ranking,) = rank_zoo([image_of([(0, 0, 0.4, 0.4)], [((0, 0, 0.4, 0.4), 0.9)])], 1, NETWORK, iou_threshold=0.5)
+    (ranking,), _ = rank_zoo([image_of([(0, 0, 0.4, 0.4)], [((0, 0, 0.4, 0.4), 0.9)])], SETTING, 0.5)
     assert ranking.positives.tolist() == [0]
     assert ranking.hits.shape == (1, 0)
 

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xdet.evaluation.bootstrap import RESAMPLES, Difference, difference, draw_weights, resample_average
 from xdet.evaluation.coco import coco_curve
-from xdet.evaluation.records import Curve, Ranking
+from xdet.evaluation.scoring import RESAMPLES, Curve, Difference, Ranking, difference, draw_weights, resample_average
 from xdet.evaluation.zoo import zoo_3_curve, zoo_4_curve
 
 CURVES = [coco_curve, zoo_3_curve, zoo_4_curve]
