@@ -89,6 +89,18 @@ class SourceFacts:
     # rows of four numbers of an output that is a constant, and none of ``outputs``; None for nothing
     priors: tuple[tuple[float, ...], ...] | None = None
 
+    @property
+    def activations(self) -> str:
+        """What activates its outputs, such as ``"LOGISTIC and SOFTMAX"``; ``""`` where they are raw."""
+        return " and ".join(dict.fromkeys(name for output in self.outputs for name in output.activations))
+
+    def activated(self, *, by_name: bool) -> str | None:
+        """Why a decoder of raw numbers that nobody names does not suit them: the network has activated them."""
+        if not self.activations or by_name:
+            return None
+        why = "this head holds raw numbers, so it is another, or would be activated twice"
+        return f"{self.activations} in front of its output: {why}"
+
     def raw_outputs(self) -> tuple[RawOutput, ...]:
         """The outputs as they are, for a graph that ends there; names that differ where there are several."""
         if len(self.outputs) == 1:

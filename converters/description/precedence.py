@@ -12,10 +12,14 @@ Two finer rules:
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+
 from converters.description.darknet import read_config
-from converters.description.recognition import RECOGNITIONS, recognise
+from converters.description.priors import Priors, read_priors
+from converters.description.recognition import recognise
 from converters.description.sidecar import Sidecar, find_sidecar
 from converters.description.values import (
     ASSUMED,
@@ -28,11 +32,11 @@ from converters.description.values import (
 )
 from converters.description.zoo_yaml import ZooConfig
 from converters.errors import OptionError
-from converters.spec import Anchors, Rescaling
+from converters.heads import HEADS
+from converters.spec import SIDECAR_SUFFIX, Anchors, Rescaling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from converters.description.priors import PriorStatement
     from converters.description.statements import SourceOptions
@@ -134,6 +138,13 @@ class AllStatements:
         """What is stated of an SSD head."""
         return self.options.priors.behind(self.sidecar.priors)
 
+    def read_priors(self) -> Priors | None:
+        """The priors that are stated, for a picture of the network's size, else a constant of the file; or None."""
+        if self.priors.priors is not None:
+            return read_priors(self.priors.priors, (self.facts.width, self.facts.height))
+        own = self.facts.priors
+        return None if own is None else Priors(np.array(own), None, None, "its own priors")
+
     def unit_of(self, anchors: StatedAnchors) -> StatedUnit | None:
         """The unit of a list, from wherever it comes; None where nobody states it."""
         lone_unit = self.sidecar.anchor_unit if self.sidecar.anchors is None else None
@@ -141,10 +152,20 @@ class AllStatements:
 
     def settled_anchors(self, anchors: StatedAnchors, grid_hw: tuple[int, int]) -> Anchors | None:
         """A list with its unit; None where nobody states one, and it may be in several."""
-        unit = self.unit_of(anchors)
-        if unit is None and not can_only_be_cells(anchors.sizes_wh, self.facts, grid_hw):
+        if self.unit_of(anchors) is None and not can_only_be_cells(anchors.sizes_wh, self.facts, grid_hw):
             return None
-        return settle_unit(anchors, unit, self.facts, grid_hw)
+        return self.settle(anchors, grid_hw)
+
+    def settle(self, anchors: StatedAnchors, grid_hw: tuple[int, int]) -> Anchors:
+        """A list with its unit; OptionError where nobody states one, and it may be in several."""
+        return settle_unit(anchors, self.unit_of(anchors), self.facts, grid_hw)
+
+    def how_to_state_anchors(self, head: type[Head]) -> str:
+        """What a message about a head without anchors advises."""
+        return (
+            f'give --anchors "w,h w,h ..."{head.anchor_lists} with --anchor-unit {"|".join(head.anchor_units)}, or '
+            f"--config ZOO.yaml or NET.cfg, or a sidecar '{Path(self.facts.file).stem}{SIDECAR_SUFFIX}' beside it"
+        )
 
     def rescaling(self) -> Rescaling | None:
         """What a quantised input fixes, which a statement must agree with, or what is stated for a float one."""
@@ -271,12 +292,12 @@ def _known_facts(statements: AllStatements) -> Iterator[Fact]:
         except OptionError:  # none fits, or several do: what is raised beside these facts says so
             kind = ""
     yield "head", kind or None, who["head"]
-    if anchors is not None or (kind in RECOGNITIONS and RECOGNITIONS[kind].anchors):
+    head = HEADS.get(kind)
+    if anchors is not None or (head is not None and head.anchor_units):
         yield "anchors", None if anchors is None else list(map(list, anchors.sizes_wh)), who.get("anchors", "")
         yield "anchor_unit", None if anchors is None else statements.unit_of(anchors), who.get("anchor_unit", "")
-    needs_priors = kind == "ssd" and facts.postprocess is None and facts.priors is None and len(facts.outputs) == 2
     for name, value in asdict(statements.priors).items():
-        if value is not None or (needs_priors and name == "priors"):
+        if value is not None or (name == "priors" and head is not None and head.asks_for_priors(facts)):
             yield name, value, "options or sidecar"
     for name, stated_by in statements.stated_by().items():
         value = statements.value(name)

@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from converters.description.priors import PriorFormat, PriorStatement, ScoreActivation, require_variances
-from converters.description.recognition import RECOGNITIONS
 from converters.description.values import (
     ASSUMED,
     INPUT,
@@ -41,6 +40,7 @@ from converters.description.values import (
     sizes_from_values,
 )
 from converters.errors import LISTED, SourceFileError, list_some, quote_some
+from converters.heads import HEADS
 from converters.heads.grids import AnchorHead, YoloV3
 from converters.heads.yolo_v2 import YoloV2
 from converters.spec import SIDECAR_SUFFIX, Anchors, Color, Rescaling, ResizeRule
@@ -122,7 +122,7 @@ def read_sidecar(path: Path) -> Sidecar:
             Anchors(anchors, unit)
     return Sidecar(
         file=path.name,
-        head=_read(data, "head", where, _one_of((*RECOGNITIONS, "none"))),
+        head=_read(data, "head", where, _one_of((*HEADS, "none"))),
         class_names=_read(data, "class_names", where, check_class_names),
         anchors=anchors,
         anchor_unit=unit,

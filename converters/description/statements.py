@@ -15,9 +15,10 @@ import numpy as np
 
 from converters.description.precedence import AllStatements
 from converters.description.priors import PriorStatement, require_option
-from converters.description.recognition import RECOGNITIONS, recognise, require_fit
+from converters.description.recognition import recognise, require_fit
 from converters.description.values import StatedUnit, check_class_names, located
 from converters.errors import OptionError, SourceFileError, attempt_all
+from converters.heads import HEADS
 from converters.heads.base import default_class_names, lists_to_tuples
 from converters.heads.yolo_v2 import Anchors, YoloV2, describe_fit, fitting_counts, grid_of
 from converters.spec import (
@@ -55,7 +56,7 @@ class SourceOptions:
         color: what the channels of the picture are.
         rescaling: pixel to real number.
         input_size: rows and columns of the picture, for files that leave them open.
-        head: a kind of ``RECOGNITIONS``, or ``"none"``; ``"auto"`` takes what yaml or sidecar say, or outputs show.
+        head: a row of ``HEADS``, or ``"none"``; ``"auto"`` takes what yaml or sidecar say, or outputs show.
         score_threshold: default score threshold of the finished model.
         iou_threshold: default suppression threshold of the finished model.
         max_detections: rows of the finished model's output.
@@ -79,7 +80,7 @@ class SourceOptions:
     priors: PriorStatement = field(default_factory=PriorStatement)
 
     def __post_init__(self) -> None:
-        if self.head not in (choices := ("auto", *RECOGNITIONS, "none")):
+        if self.head not in (choices := ("auto", *HEADS, "none")):
             raise OptionError(f"--head must be one of {', '.join(choices)}, got {self.head!r}")
         if self.anchor_unit is not None and self.anchor_unit not in get_args(StatedUnit):
             raise OptionError(f"--anchor-unit must be 'cell', 'image' or 'pixel', got {self.anchor_unit!r}")
@@ -227,14 +228,14 @@ def _describe_head(statements: AllStatements) -> SourceDescription:
         return _describe_raw(statements)
     notes = () if kind == "auto" else require_fit(facts, kind, by_name=statements.options.head == kind)
     kind = recognise(facts) if kind == "auto" else kind
-    recognition, anchors = RECOGNITIONS[kind], statements.anchors
-    if anchors is not None and not recognition.anchors:
+    anchors, takes_anchors = statements.anchors, bool(HEADS[kind].anchor_units)
+    if anchors is not None and not takes_anchors:
         notes += (f"the anchors ({anchors.where}) are left out, since this head has none",)
     anchors = statements.anchors_or_default
-    head = recognition.build(statements)
+    head = HEADS[kind].from_statements(statements)
     statements = statements.fitting(head)
     notes += _compare_with(config, facts, head)
-    if anchors is not None and recognition.anchors:
+    if anchors is not None and takes_anchors:
         notes += _doubts(statements, anchors)
     if facts.postprocess is not None:
         notes += (_note_on_postprocess(facts.postprocess),)

@@ -46,7 +46,7 @@ from typing import TYPE_CHECKING, Literal
 from converters.errors import ConversionError, OptionError, SourceFileError, UnsupportedModelError
 from converters.files import read_regular
 from converters.heads.yolo_v2 import MOST_GRIDS, Anchors
-from converters.spec import SIDECAR_SUFFIX, Rescaling
+from converters.spec import Rescaling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -198,6 +198,16 @@ class StatedAnchors:
     unit: StatedUnit | None
     where: str
 
+    def require_pixels(self, said: str) -> None:
+        """Refuse a list most of whose anchors are thinner than a pixel; one with none as large as one is among them."""
+        thin = sum(min(size_wh) < 1 for size_wh in self.sizes_wh)
+        if 2 * thin > len(self.sizes_wh):
+            raise OptionError(
+                f"{said}: {thin} of {len(self.sizes_wh)} anchors are thinner than a pixel, the largest side is "
+                f"{max(map(max, self.sizes_wh)):.3g} pixels; these look like cells or fractions: "
+                "--anchor-unit cell or image"
+            )
+
 
 def settle_unit(
     stated: StatedAnchors, unit: StatedUnit | None, facts: SourceFacts, grid_hw: tuple[int, int]
@@ -210,7 +220,7 @@ def settle_unit(
         raise OptionError(*_ask_for_unit(stated, facts, grid_hw))
     sizes = stated.sizes_wh
     if unit == "pixel":
-        require_pixels(sizes, said)
+        stated.require_pixels(said)
         _require_a_cell(sizes, facts, grid_hw, said)
         sizes = tuple((w * grid_hw[1] / facts.width, h * grid_hw[0] / facts.height) for w, h in sizes)
     with located(said, OptionError):
@@ -222,16 +232,6 @@ def settle_unit(
             f"{said}: the largest anchor is {largest:.3g} times the picture, expected at most {MOST_GRIDS}{looks}"
         )
     return anchors
-
-
-def how_to_state_anchors(facts: SourceFacts, kind: str) -> str:
-    """What a message about a head without anchors advises."""
-    lists = " (or tiny_yolo_v2, st_yolo_lc_v1: the ST zoo's default lists)" if kind == "yolo_v2" else ""
-    units = {"yolo_v2": "cell|image|pixel", "st_yolo_x": "cell"}.get(kind, "pixel|image")
-    return (
-        f'give --anchors "w,h w,h ..."{lists} with --anchor-unit {units}, or --config ZOO.yaml or NET.cfg, or a '
-        f"sidecar '{Path(facts.file).stem}{SIDECAR_SUFFIX}' beside it"
-    )
 
 
 def can_only_be_cells(sizes_wh: SizesWh, facts: SourceFacts, grid_hw: tuple[int, int]) -> bool:
@@ -250,16 +250,6 @@ def _require_a_cell(sizes_px: SizesWh, facts: SourceFacts, grid_hw: tuple[int, i
         raise OptionError(
             f"{said}: all anchors are smaller than a cell of the grid, which has {cell} pixels; these look like cells: "
             "--anchor-unit cell. If they are pixels all the same, divide them by the cell and say cell"
-        )
-
-
-def require_pixels(sizes_px: SizesWh, said: str) -> None:
-    """Refuse a list most of whose anchors are thinner than a pixel, which covers one with none as large as a pixel."""
-    thin = sum(min(size_wh) < 1 for size_wh in sizes_px)
-    if 2 * thin > len(sizes_px):
-        raise OptionError(
-            f"{said}: {thin} of {len(sizes_px)} anchors are thinner than a pixel, the largest side is "
-            f"{max(map(max, sizes_px)):.3g} pixels; these look like cells or fractions: --anchor-unit cell or image"
         )
 
 

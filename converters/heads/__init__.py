@@ -1,4 +1,4 @@
-"""The head seam: kind -> head. Whoever adds a head adds its file and its row."""
+"""The head seam: one row and one file per head. Whoever adds a head adds these two."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from converters.heads.blazeface import BlazeFace
 from converters.heads.decoded import YoloV5, YoloV8
 from converters.heads.fastestdet import FastestDet
 from converters.heads.fomo import Fomo
-from converters.heads.grids import YoloV3, YoloV5Raw
+from converters.heads.grids import StYoloX, YoloV3, YoloV5Raw
 from converters.heads.ssd import Ssd
 from converters.heads.yolo_v2 import YoloV2
 from converters.heads.yolox import Yolox
@@ -21,15 +21,17 @@ if TYPE_CHECKING:
 HEADS: dict[str, type[Head]] = {
     "yolo_v2": YoloV2,
     "yolo_v3": YoloV3,
-    "yolo_v5": YoloV5,
+    "st_yolo_x": StYoloX,
     "yolo_v5_raw": YoloV5Raw,
+    "yolo_v5": YoloV5,
     "yolo_v8": YoloV8,
     "yolox": Yolox,
-    "ssd": Ssd,
     "fomo": Fomo,
-    "blazeface": BlazeFace,
     "fastestdet": FastestDet,
+    "blazeface": BlazeFace,
+    "ssd": Ssd,
 }
+"""What ``--head`` takes. A finished file names its head by ``Head.kind``: that of ``st_yolo_x`` is ``yolo_v3``."""
 
 
 def head_from_dict(data: Mapping[str, Any]) -> Head:
@@ -38,7 +40,7 @@ def head_from_dict(data: Mapping[str, Any]) -> Head:
     Raises:
         ValueError: no head of the table, or malformed parameters.
     """
-    kind = data["kind"]
-    if not isinstance(kind, str) or kind not in HEADS:
-        raise ValueError(f"head must be one of {', '.join(HEADS)}, got {kind!r}")
-    return HEADS[kind].from_dict(data)
+    kind, kinds = data["kind"], {head.kind: head for name, head in HEADS.items() if name == head.kind}
+    if not isinstance(kind, str) or kind not in kinds:
+        raise ValueError(f"head must be one of {', '.join(kinds)}, got {kind!r}")
+    return kinds[kind].from_dict(data)

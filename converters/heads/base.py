@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
+    from converters.description.precedence import AllStatements
+    from converters.facts import SourceFacts
     from converters.graph import GraphWriter
     from converters.heads.boxes import Float32
 
@@ -81,10 +83,14 @@ class Head(ABC):
     Attributes:
         kind: its row in ``converters.heads.HEADS``.
         readers: parameter -> what reads it from JSON, where lists as tuples do not do.
+        anchor_units: what ``--anchor-unit`` may say of its anchors, the advised one first; none where it has none.
+        anchor_lists: names of lists that ``--anchors`` takes for it, as part of a sentence.
     """
 
     kind: ClassVar[str]
     readers: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}
+    anchor_units: ClassVar[tuple[str, ...]] = ()
+    anchor_lists: ClassVar[str] = ""
 
     if TYPE_CHECKING:  # parameters of some heads, which would take an inherited property for their default
 
@@ -95,6 +101,25 @@ class Head(ABC):
         @property
         def num_classes(self) -> int:
             """NC, the classes that the raw outputs score, without a background."""
+
+    @classmethod
+    @abstractmethod
+    def misfit(cls, facts: SourceFacts, *, by_name: bool) -> str | None:
+        """Why a network cannot end in this head; None where it can. With ``by_name`` somebody says that it does."""
+
+    @classmethod
+    @abstractmethod
+    def from_statements(cls, statements: AllStatements) -> Head:
+        """The head of a network that fits, from its facts and what is stated of it.
+
+        Raises:
+            OptionError: something is not stated, or contradicts the network.
+        """
+
+    @classmethod
+    def asks_for_priors(cls, facts: SourceFacts) -> bool:  # noqa: ARG003 - of heads that have priors
+        """Whether somebody must state priors, which the file does not hold."""
+        return False
 
     @abstractmethod
     def raw_outputs(self) -> tuple[RawOutput, ...]:

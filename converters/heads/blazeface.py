@@ -42,7 +42,29 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from converters.description.precedence import AllStatements
+    from converters.facts import SourceFacts
     from converters.graph import GraphWriter
+
+LEVELS = (
+    ((8, 2), (16, 6)),
+    ((16, 2), (32, 6)),
+    ((8, 2), (16, 2), (32, 6)),
+    ((4, 1),),
+)  # (stride, boxes per cell): close range and palms; back cameras; poses; full range
+
+
+def _levels_of(facts: SourceFacts) -> tuple[tuple[int, int, int], ...] | None:
+    """Rows, columns and boxes per cell of the levels whose boxes the outputs have; None where they have others."""
+    counts = [output.shape[0] for output in facts.outputs]
+    for strides in LEVELS:
+        if any(facts.height % stride or facts.width % stride for stride, _ in strides):
+            continue
+        levels = tuple((facts.height // stride, facts.width // stride, each) for stride, each in strides)
+        boxes = [rows * columns * each for rows, columns, each in levels]
+        if sorted(counts) in ([sum(boxes)] * 2, sorted(boxes * 2)):
+            return levels
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +110,31 @@ class BlazeFace(CellHead):
             *(RawOutput(f"boxes_{index}", (count, values)) for index, count in counts),
             *(RawOutput(f"scores_{index}", (count, 1)) for index, count in counts),
         )
+
+    @classmethod
+    def misfit(cls, facts: SourceFacts, *, by_name: bool) -> str | None:
+        """Why a network is none; see ``Head``."""
+        shapes = [output.shape for output in facts.outputs]
+        flat = len(shapes) in (2, 4) and all(len(shape) == 2 for shape in shapes)
+        widths = {shape[1] for shape in shapes} - {1} if flat else set()
+        even = len(widths) == 1
+        if facts.postprocess is not None or not even or min(widths) < 4 or min(widths) % 2:
+            return "a BlazeFace head is boxes [1, n, 4 + 2 * keypoints] and scores [1, n, 1], of all levels or of each"
+        if [shape[-1] for shape in shapes].count(1) != len(shapes) // 2 or _levels_of(facts) is None:
+            levels = (", ".join(f"{each} a cell of stride {s}" for s, each in level) for level in LEVELS)
+            return f"its boxes are none of a BlazeFace of this picture's size: {' or '.join(levels)}"
+        return facts.activated(by_name=by_name)
+
+    @classmethod
+    def from_statements(cls, statements: AllStatements) -> BlazeFace:
+        """The head of the levels whose boxes the outputs have; see ``Head``."""
+        facts = statements.facts
+        levels = _levels_of(facts)
+        assert levels is not None, "it fits"  # noqa: S101
+        statements.require_names(1)
+        keypoints = (max(output.shape[-1] for output in facts.outputs) - 4) // 2
+        size = float(facts.width), float(facts.height)
+        return cls(size, levels, keypoints, separate=len(facts.outputs) > 2)
 
     def _levels(self) -> Sequence[Level]:
         return self.levels

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from converters.facts import SourceFacts
     from converters.graph import GraphWriter
 
 Level = tuple[int, int, int]  # rows, columns, boxes per cell
 Shift = float | Float32  # of all cells, or of every box's
+STRIDES = (8, 16, 32)  # of the three grids that YOLO heads usually have
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,3 +125,19 @@ def exponential_box_nodes(
     multiples = writer.op("Exp", [logarithms], f"head/{of}_multiples_wh")
     half_sizes = writer.op("Mul", [multiples, half_sizes], "head/half_sizes_wh")
     return clipped_corners_nodes(writer, centers, half_sizes, "head/boxes", axis=axis)
+
+
+def misfit_of_list(facts: SourceFacts, *, by_name: bool, per_cell: int, least: int, by_box: bool = True) -> str | None:
+    """Why an output is no list of so many boxes per cell (of any, by name), box by box or value by value."""
+    shape = facts.outputs[0].shape
+    if len(facts.outputs) != 1 or len(shape) != 2:
+        return "one list of boxes is expected"
+    boxes, values = shape if by_box else shape[::-1]
+    if values < least or boxes <= values:
+        order = "boxes by values" if by_box else "values by boxes"
+        return f"one list of boxes is expected, {order}, of {least} values or more"
+    has_grids = facts.height % STRIDES[-1] == facts.width % STRIDES[-1] == 0
+    cells = sum((facts.height // stride) * (facts.width // stride) for stride in STRIDES) if has_grids else 0
+    if boxes == per_cell * cells or by_name:
+        return None
+    return f"{per_cell} boxes in each cell of the strides {STRIDES} make {per_cell * cells} boxes, found {boxes}"

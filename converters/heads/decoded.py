@@ -13,7 +13,7 @@ Sources of the layouts: the ``Detect`` layers of ultralytics/yolov5 (models/yolo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
@@ -27,14 +27,19 @@ from converters.heads.arithmetic import (
     split_scores,
 )
 from converters.heads.base import Head, RawOutput, require_pair
+from converters.heads.cells import misfit_of_list
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import onnx_ir as ir
 
+    from converters.description.precedence import AllStatements
+    from converters.facts import SourceFacts
     from converters.graph import GraphWriter
     from converters.heads.boxes import Float32
+
+LARGEST_FRACTION = 4.0  # codes that reach no further are fractions of the picture; pixels reach its size
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,15 @@ class DecodedHead(Head):
     def __post_init__(self) -> None:
         require_fields(self, require_count, "num_boxes", "num_classes")
         require_pair(self.extent_wh, "extent_wh")
+
+    @classmethod
+    def _of_list(cls, statements: AllStatements, boxes: int, classes: int) -> Self:
+        """The head of a list; pixels where codes or strides reach that far, else fractions of the picture."""
+        facts, output = statements.facts, statements.facts.outputs[0]
+        statements.require_names(classes)
+        if max(output.largest or 0, output.reach or 0) <= LARGEST_FRACTION:
+            return cls(boxes, classes, (1.0, 1.0))
+        return cls(boxes, classes, (float(facts.width), float(facts.height)))
 
     def default_boxes(self) -> Float32:
         """Boxes side by side: any box can be anywhere."""
@@ -98,6 +112,17 @@ class YoloV5(DecodedHead):
 
     kind: ClassVar[str] = "yolo_v5"
 
+    @classmethod
+    def misfit(cls, facts: SourceFacts, *, by_name: bool) -> str | None:
+        """Why a network is none; see ``Head``. Three boxes per cell tell it from the others."""
+        return misfit_of_list(facts, by_name=by_name, per_cell=3, least=6)
+
+    @classmethod
+    def from_statements(cls, statements: AllStatements) -> YoloV5:
+        """The head of one list, box by box; see ``Head``."""
+        boxes, values = statements.facts.outputs[0].shape
+        return cls._of_list(statements, boxes, values - 5)
+
     def raw_outputs(self) -> tuple[RawOutput, ...]:
         """The one output, ``[B, 5 + NC]``."""
         return (RawOutput("", (self.num_boxes, 5 + self.num_classes)),)
@@ -127,6 +152,17 @@ class YoloV8(DecodedHead):
     """A decoded head without objectness; see ``DecodedHead`` for its parameters."""
 
     kind: ClassVar[str] = "yolo_v8"
+
+    @classmethod
+    def misfit(cls, facts: SourceFacts, *, by_name: bool) -> str | None:
+        """Why a network is none; see ``Head``."""
+        return misfit_of_list(facts, by_name=by_name, per_cell=1, least=5, by_box=False)
+
+    @classmethod
+    def from_statements(cls, statements: AllStatements) -> YoloV8:
+        """The head of one list, value by value; see ``Head``."""
+        values, boxes = statements.facts.outputs[0].shape
+        return cls._of_list(statements, boxes, values - 4)
 
     def raw_outputs(self) -> tuple[RawOutput, ...]:
         """The one output, ``[4 + NC, B]``."""

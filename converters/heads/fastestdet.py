@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from converters.description.precedence import AllStatements
+    from converters.facts import SourceFacts
     from converters.graph import GraphWriter
 
 OBJECTNESS_POWER, CLASS_POWER = np.float32(0.6), np.float32(0.4)
@@ -58,6 +60,23 @@ class FastestDet(CellHead):
 
     def __post_init__(self) -> None:
         require_fields(self, require_count, "grid_h", "grid_w", "num_classes")
+
+    @classmethod
+    def misfit(cls, facts: SourceFacts, *, by_name: bool) -> str | None:
+        """Why a network is none; see ``Head``."""
+        shape = facts.outputs[0].shape
+        if len(facts.outputs) != 1 or len(shape) != 3 or shape[2] < 6:
+            return "a FastestDet head is one output [1, rows, columns, 5 + classes]"
+        if not by_name and len(facts.outputs[0].activations) < 2:
+            return "a FastestDet head activates its objectness by a sigmoid and its classes by a softmax"
+        return None
+
+    @classmethod
+    def from_statements(cls, statements: AllStatements) -> FastestDet:
+        """The head of one grid; see ``Head``."""
+        rows, columns, values = statements.facts.outputs[0].shape
+        statements.require_names(values - 5)
+        return cls(rows, columns, values - 5)
 
     def _levels(self) -> Sequence[Level]:
         return [(self.grid_h, self.grid_w, 1)]

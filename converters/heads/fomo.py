@@ -30,9 +30,13 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from converters.description.precedence import AllStatements
+    from converters.facts import SourceFacts
     from converters.graph import GraphWriter
     from converters.heads.boxes import Float32
 
+NO_PROBABILITIES = "a FOMO head is a grid of probabilities, and its output holds other numbers"
+PROBABILITY_SLACK = 0.01  # codes of probabilities overshoot 0..1 by rounding of their scale alone
 LOWEST = np.float32(np.finfo(np.float32).min)  # what lies beyond the border
 
 
@@ -62,6 +66,29 @@ class Fomo(CellHead):
         if require_number(self.size_cells, "size_cells") <= 0:
             raise ValueError(f"size_cells must be above 0, got {self.size_cells!r}")
         require_fields(self, require_flag, "merge", "activated")
+
+    @classmethod
+    def misfit(cls, facts: SourceFacts, *, by_name: bool) -> str | None:
+        """Why a network is none; see ``Head``."""
+        shape = facts.outputs[0].shape
+        if len(facts.outputs) != 1 or len(shape) != 3 or shape[2] < 2:
+            return "a FOMO head is one output [1, rows, columns, 1 + classes]"
+        if not by_name:
+            return "a grid of probabilities is read as FOMO only where --head fomo says so"
+        smallest, largest = facts.outputs[0].smallest, facts.outputs[0].largest
+        if smallest is None or largest is None:
+            known = facts.outputs[0].activations
+            return None if known else f"{NO_PROBABILITIES}: no softmax or sigmoid stands in front"
+        if smallest < -PROBABILITY_SLACK or largest > 1 + PROBABILITY_SLACK:
+            return f"{NO_PROBABILITIES}: its codes hold {smallest:.4g} to {largest:.4g}, expected 0 to 1"
+        return None
+
+    @classmethod
+    def from_statements(cls, statements: AllStatements) -> Fomo:
+        """The head of one grid; see ``Head``."""
+        rows, columns, values = statements.facts.outputs[0].shape
+        statements.require_names(values - 1)
+        return cls(rows, columns, values - 1)
 
     def _levels(self) -> Sequence[Level]:
         return [(self.grid_h, self.grid_w, 1)]

@@ -13,12 +13,13 @@ Sources of the formulas: ``get_yolo_box`` and ``get_yolo_detections`` of AlexeyA
 
 With a softmax over the classes ``yolo_v3`` is YOLO v2 over several grids, what STMicroelectronics' C code for
 ``st_yolo_x`` computes (lib_vision_models_pp, od_pp_st_yolox.c); a single class has probability 1 there. Its anchors are
-in cells: times the stride.
+in cells: times the stride. Anchors are stated finest grid first, as many for each grid; those of YOLO v3 and v5 in
+pixels (or fractions) of the picture, those of ``st_yolo_x`` in cells of their own grid, where one list may serve all.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -31,6 +32,7 @@ from converters.checks import (
     require_instance,
     require_number,
 )
+from converters.errors import OptionError
 from converters.heads.arithmetic import (
     SMALLEST_SIZE,
     centers_and_sizes,
@@ -52,9 +54,13 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from converters.description.precedence import AllStatements
+    from converters.description.values import StatedAnchors, StatedUnit
+    from converters.facts import SourceFacts
     from converters.graph import GraphWriter
 
 ClassActivation = Literal["sigmoid", "softmax"]
+MOST_LEVELS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,23 @@ def _grid_from_json(data: Any) -> AnchorGrid:
     return AnchorGrid(**{key: lists_to_tuples(data[key]) for key in keys})
 
 
+def misfit_of_grids(facts: SourceFacts, *, least: int) -> str | None:
+    """Why outputs are no raw grids ``[rows, columns, anchors * (5 + classes)]``; None where they are."""
+    shapes = [output.shape for output in facts.outputs]
+    fits = least <= len(shapes) <= MOST_LEVELS and all(len(shape) == 3 for shape in shapes)
+    if fits and len({shape[2] for shape in shapes}) == 1 and len(set(shapes)) == len(shapes):
+        return None
+    grid = "[1, rows, columns, anchors * (5 + classes)]"
+    return f"{least} to {MOST_LEVELS} outputs {grid} of different grids are expected"
+
+
+def are_anchors_first(facts: SourceFacts) -> bool:
+    """Whether outputs are grids as PyTorch has them, ``[anchors, rows, columns, 5 + classes]``."""
+    shapes = [output.shape for output in facts.outputs]
+    fits = 1 <= len(shapes) <= MOST_LEVELS and all(len(shape) == 4 and shape[3] > 5 for shape in shapes)
+    return fits and len({(shape[0], shape[3]) for shape in shapes}) == 1 and len(set(shapes)) == len(shapes)
+
+
 @dataclass(frozen=True, slots=True)
 class AnchorHead(CellHead):
     """Raw grids with anchors, before a formula.
@@ -107,6 +130,7 @@ class AnchorHead(CellHead):
     """
 
     readers: ClassVar = {"grids": grids_from_json}
+    title: ClassVar[str]
     grids: tuple[AnchorGrid, ...]
     num_classes: int
     image_wh: tuple[float, float]
@@ -118,6 +142,53 @@ class AnchorHead(CellHead):
             require_instance(grid, AnchorGrid, "each grid")
         require_count(self.num_classes, "num_classes")
         require_pair(self.image_wh, "image_wh")
+
+    @classmethod
+    def _levels_of(cls, statements: AllStatements) -> tuple[tuple[AnchorGrid, ...], int]:
+        """The grids in the order of the outputs, with their anchors in pixels, and the number of classes."""
+        facts, anchors, in_cells = statements.facts, statements.anchors_or_default, cls.anchor_units == ("cell",)
+        anchors_first, shape = are_anchors_first(facts), facts.outputs[0].shape
+        corner = 1 if anchors_first else 0
+        sides = [output.shape[corner : corner + 2] for output in facts.outputs]
+        channels = shape[0] * shape[3] if anchors_first else shape[2]
+        if anchors is None:
+            grids = ", ".join(f"{rows} x {columns}" for rows, columns in sides)
+            raise OptionError(
+                f"'{facts.file}': its {cls.title} head (grids {grids}, {channels} channels) needs anchors of all "
+                f"grids, the finest grid's first, and no one states them; {statements.how_to_state_anchors(cls)}; "
+                "--head none keeps the raw outputs"
+            )
+        sizes, each = anchors.sizes_wh, len(anchors.sizes_wh) // len(sides)
+        if in_cells and not _makes(channels, each, len(sizes), len(sides), statements):
+            sizes, each = sizes * len(sides), len(sizes)  # one list for all grids
+        if not _makes(channels, each, len(sizes), len(sides), statements) or (anchors_first and each != shape[0]):
+            raise OptionError(
+                f"'{facts.file}': {len(anchors.sizes_wh)} anchors ({anchors.where}) over {len(sides)} grids "
+                f"cannot make {channels} = anchors * (5 + classes) channels each; check --anchors"
+            )
+        statements.require_names(channels // each - 5)
+        unit = statements.unit_of(anchors)
+        _require_unit(anchors, unit, in_cells=in_cells)
+        finest_first = sorted(range(len(sides)), key=lambda index: -sides[index][0] * sides[index][1])
+        scales = cls._stated_scales(statements) or (1.0,) * len(sides)
+        if len(scales) != len(sides):
+            raise OptionError(
+                f"'{facts.file}': {len(scales)} numbers of scale_x_y are stated, expected one of each of {len(sides)} "
+                "grids"
+            )
+        grids_of_outputs = {}
+        for place, index in enumerate(finest_first):
+            rows, columns = sides[index]
+            factors = {"cell": (facts.width / columns, facts.height / rows), "image": (facts.width, facts.height)}
+            by_w, by_h = factors.get(unit or ("cell" if in_cells else "pixel"), (1, 1))
+            pixels = tuple((w * by_w, h * by_h) for w, h in sizes[place * each : (place + 1) * each])
+            grids_of_outputs[index] = AnchorGrid(rows, columns, pixels, scales[place])
+        return tuple(grids_of_outputs[index] for index in range(len(sides))), channels // each - 5
+
+    @classmethod
+    def _stated_scales(cls, statements: AllStatements) -> tuple[float, ...]:  # noqa: ARG003 - of heads that have any
+        """What is stated of ``xy_scale``, the finest grid's first; empty where a head has no other than 1."""
+        return ()
 
     def _levels(self) -> Sequence[Level]:
         return [(grid.rows, grid.columns, len(grid.anchors_px)) for grid in self.grids]
@@ -145,11 +216,28 @@ class YoloV3(AnchorHead):
     """
 
     kind: ClassVar[str] = "yolo_v3"
+    title: ClassVar[str] = "YOLO v3"
+    anchor_units: ClassVar[tuple[str, ...]] = ("pixel", "image")
     class_activation: ClassActivation = "sigmoid"
 
     def __post_init__(self) -> None:
         AnchorHead.__post_init__(self)
         require_choice(self.class_activation, ClassActivation, "class_activation")
+
+    @classmethod
+    def misfit(cls, facts: SourceFacts, *, by_name: bool) -> str | None:
+        """Why a network is none; see ``Head``."""
+        return misfit_of_grids(facts, least=1 if by_name else 2) or facts.activated(by_name=by_name)
+
+    @classmethod
+    def from_statements(cls, statements: AllStatements) -> YoloV3:
+        """The head of YOLO v3 or v4; see ``Head``."""
+        grids, classes = cls._levels_of(statements)
+        return YoloV3(grids, classes, (float(statements.facts.width), float(statements.facts.height)))
+
+    @classmethod
+    def _stated_scales(cls, statements: AllStatements) -> tuple[float, ...]:
+        return statements.xy_scales
 
     def _decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
         rows = self.rows(outputs)
@@ -201,6 +289,28 @@ class YoloV3(AnchorHead):
         return scales, (scales - np.float32(1)) / np.float32(2)
 
 
+class StYoloX(YoloV3):
+    """How ``--head st_yolo_x`` reads grids, as STMicroelectronics decodes them: what it makes is a ``YoloV3``."""
+
+    title: ClassVar[str] = "st_yolo_x"
+    anchor_units: ClassVar[tuple[str, ...]] = ("cell",)
+
+    @classmethod
+    def misfit(cls, facts: SourceFacts, *, by_name: bool) -> str | None:
+        """Why a network is none; see ``Head``."""
+        why = misfit_of_grids(facts, least=1)
+        return why or (None if by_name else "raw grids are read as st_yolo_x only where --head st_yolo_x says so")
+
+    @classmethod
+    def from_statements(cls, statements: AllStatements) -> YoloV3:
+        """A softmax over the classes, and anchors in cells; see ``Head``."""
+        return replace(super().from_statements(statements), class_activation="softmax")
+
+    @classmethod
+    def _stated_scales(cls, statements: AllStatements) -> tuple[float, ...]:  # noqa: ARG003 - it has none
+        return ()
+
+
 @dataclass(frozen=True, slots=True)
 class YoloV5Raw(AnchorHead):
     """Grids before any activation; their ``xy_scale`` stays 1.
@@ -211,6 +321,8 @@ class YoloV5Raw(AnchorHead):
     """
 
     kind: ClassVar[str] = "yolo_v5_raw"
+    title: ClassVar[str] = "raw YOLO v5"
+    anchor_units: ClassVar[tuple[str, ...]] = ("pixel", "image")
     anchors_first: bool = False
 
     def __post_init__(self) -> None:
@@ -218,6 +330,20 @@ class YoloV5Raw(AnchorHead):
         require_flag(self.anchors_first, "anchors_first")
         if any(grid.xy_scale != 1 for grid in self.grids):
             raise ValueError("xy_scale of a yolo_v5_raw grid must be 1: its formula has no other")
+
+    @classmethod
+    def misfit(cls, facts: SourceFacts, *, by_name: bool) -> str | None:
+        """Why a network is none; see ``Head``."""
+        if are_anchors_first(facts) and (by_name or len(facts.outputs) > 1):
+            return facts.activated(by_name=by_name)
+        why = misfit_of_grids(facts, least=1)
+        return why or (None if by_name else "such grids are read as raw YOLO v5 only where --head yolo_v5_raw says so")
+
+    @classmethod
+    def from_statements(cls, statements: AllStatements) -> YoloV5Raw:
+        """The head of YOLO v5 or v7 before activation; see ``Head``."""
+        facts, (grids, classes) = statements.facts, cls._levels_of(statements)
+        return cls(grids, classes, (float(facts.width), float(facts.height)), anchors_first=are_anchors_first(facts))
 
     def _is_cell_by_cell(self) -> bool:
         return not self.anchors_first
@@ -258,3 +384,20 @@ class YoloV5Raw(AnchorHead):
         xy = logit(((centers * grid_wh - cells + np.float32(0.5)) / 2).clip(0, 1))
         wh = logit((np.sqrt(np.maximum(sizes, 0) / self._anchors_wh()) / 2).clip(0, 1))
         return self._outputs_of(xy, wh, *map(logit, split_scores(scores)))
+
+
+def _makes(channels: int, each: int, count: int, levels: int, statements: AllStatements) -> bool:
+    """Whether so many anchors a grid make its channels, with the classes that are named."""
+    fits = each > 0 and count == each * levels and channels % each == 0 and channels // each > 5
+    names = statements.names_of_people
+    return fits and (names is None or levels > 1 or channels // each - 5 == len(names))
+
+
+def _require_unit(anchors: StatedAnchors, unit: StatedUnit | None, *, in_cells: bool) -> None:
+    if unit == "cell" and not in_cells:
+        raise OptionError(
+            f"{anchors.where}: anchors of several grids are taken in pixels or fractions of the image, since cells "
+            "differ from grid to grid; multiply them by the strides, and say --anchor-unit pixel"
+        )
+    if unit == "pixel" or (unit is None and not in_cells):
+        anchors.require_pixels(f"{anchors.where}, in pixels" + (", the default" if unit is None else ""))

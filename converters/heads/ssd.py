@@ -54,12 +54,15 @@ from converters.heads.arithmetic import (
 )
 from converters.heads.base import Head, RawOutput
 from converters.heads.boxes import Float32, clip_xyxy, corners_from_centers
+from converters.heads.ssd_network import build_ssd, is_no_ssd
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import onnx_ir as ir
 
+    from converters.description.precedence import AllStatements
+    from converters.facts import SourceFacts
     from converters.graph import GraphWriter
 
 Coding = Literal["centers", "corners"]
@@ -156,6 +159,21 @@ class Ssd(Head):
                 raise ValueError(f"prior {index} has no size above 0: {prior!r}, read as {self.coding}")
         kept = tuple(map(tuple, self._priors().tolist()))  # float32: what a document keeps, and nodes compute with
         object.__setattr__(self, "priors", kept)
+
+    @classmethod
+    def misfit(cls, facts: SourceFacts, *, by_name: bool) -> str | None:
+        """Why a network is none; see ``Head``."""
+        return is_no_ssd(facts, by_name=by_name)
+
+    @classmethod
+    def from_statements(cls, statements: AllStatements) -> Ssd:
+        """The head of scores, offsets and priors; see ``Head``."""
+        return build_ssd(cls, statements)
+
+    @classmethod
+    def asks_for_priors(cls, facts: SourceFacts) -> bool:
+        """Whether no output, no constant and no operator of the file holds them."""
+        return facts.postprocess is None and facts.priors is None and len(facts.outputs) == 2
 
     def raw_outputs(self) -> tuple[RawOutput, ...]:
         """Scores, offsets, and priors where these are no parameters; or one output of all their columns."""

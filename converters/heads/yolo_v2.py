@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from converters.description.precedence import AllStatements
+    from converters.facts import SourceFacts
     from converters.graph import GraphWriter
 
 AnchorUnit = Literal["cell", "image"]
@@ -98,6 +100,8 @@ class YoloV2(CellHead):
 
     kind: ClassVar[str] = "yolo_v2"
     readers: ClassVar = {"anchors": Anchors.from_dict}
+    anchor_units: ClassVar = ("cell", "image", "pixel")
+    anchor_lists: ClassVar = " (or tiny_yolo_v2, st_yolo_lc_v1: the ST zoo's default lists)"
     grid_h: int
     grid_w: int
     anchors: Anchors
@@ -106,6 +110,32 @@ class YoloV2(CellHead):
     def __post_init__(self) -> None:
         require_fields(self, require_count, "grid_h", "grid_w", "num_classes")
         require_instance(self.anchors, Anchors, "anchors")
+
+    @classmethod
+    def misfit(cls, facts: SourceFacts, *, by_name: bool) -> str | None:
+        """Why a network is none; see ``Head``."""
+        if len(facts.outputs) != 1 or grid_of(facts.outputs[0].shape) is None:
+            return "a YOLO v2 head is one output [1, rows, columns, anchors * (5 + classes)]"
+        if not by_name and not fitting_counts(facts.outputs[0].shape):
+            return f"no anchors and classes make {facts.outputs[0].shape[2]} channels of a YOLO v2 head"
+        return facts.activated(by_name=by_name)
+
+    @classmethod
+    def from_statements(cls, statements: AllStatements) -> YoloV2:
+        """The head of one grid and the anchors that are stated; see ``Head``."""
+        facts, stated, names = statements.facts, statements.anchors_or_default, statements.names_of_people
+        shape = facts.outputs[0].shape
+        grid = grid_of(shape)
+        assert grid is not None, "it fits"  # noqa: S101
+        grid_h, grid_w, channels = grid
+        if stated is None:
+            raise OptionError(
+                f"'{facts.file}': its YOLO v2 head ({grid_h} x {grid_w} x {channels}) needs anchors, and no one states "
+                f"them; {statements.how_to_state_anchors(cls)}; --head none keeps the raw head; {describe_fit(shape)}"
+            )
+        anchors = statements.settle(stated, (grid_h, grid_w))
+        classes = fit_num_classes(facts.file, shape, len(anchors.sizes_wh), None if names is None else len(names))
+        return cls(grid_h, grid_w, anchors, classes)
 
     @property
     def num_anchors(self) -> int:

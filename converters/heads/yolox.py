@@ -31,13 +31,15 @@ from converters.heads.arithmetic import (
     split_scores,
 )
 from converters.heads.base import RawOutput, require_pair
-from converters.heads.cells import CellHead, Level, exponential_box_nodes, exponential_boxes
+from converters.heads.cells import STRIDES, CellHead, Level, exponential_box_nodes, exponential_boxes, misfit_of_list
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import onnx_ir as ir
 
+    from converters.description.precedence import AllStatements
+    from converters.facts import SourceFacts
     from converters.graph import GraphWriter
     from converters.heads.boxes import Float32
 
@@ -57,7 +59,7 @@ class Yolox(CellHead):
     kind: ClassVar[str] = "yolox"
     image_wh: tuple[int, int]
     num_classes: int
-    strides: tuple[int, ...] = (8, 16, 32)
+    strides: tuple[int, ...] = STRIDES
     activated: bool = True
     separate: bool = False
 
@@ -72,6 +74,22 @@ class Yolox(CellHead):
             if any(size % require_count(stride, "each stride") for size in self.image_wh):
                 raise ValueError(f"image_wh {self.image_wh} must be multiples of the strides, {stride} does not fit")
         require_fields(self, require_flag, "activated", "separate")
+
+    @classmethod
+    def misfit(cls, facts: SourceFacts, *, by_name: bool) -> str | None:  # noqa: ARG003 - its grids are known
+        """Why a network is none; see ``Head``."""
+        why = misfit_of_list(facts, by_name=False, per_cell=1, least=6)
+        if why is None and facts.outputs[0].reach is not None:
+            return "its boxes are decoded already (a constant multiplies them): --head yolo_v5 reads such rows"
+        return why
+
+    @classmethod
+    def from_statements(cls, statements: AllStatements) -> Yolox:
+        """The head of one list of all grids; see ``Head``."""
+        facts = statements.facts
+        classes = facts.outputs[0].shape[1] - 5
+        statements.require_names(classes)
+        return cls((facts.width, facts.height), classes, STRIDES, activated=bool(facts.outputs[0].activations))
 
     def _levels(self) -> Sequence[Level]:
         return [(self.image_wh[1] // stride, self.image_wh[0] // stride, 1) for stride in self.strides]

@@ -1,4 +1,4 @@
-"""A new head is one file and a row in each of two tables: recognised, converted, inspected, checked and run alike."""
+"""A new head is one file and one row: recognised, converted, inspected, checked and run alike."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 import xdet
-from converters.description.recognition import RECOGNITIONS, Recognition
 from converters.errors import OptionError
 from converters.heads import HEADS
 from converters.spec import ModelDocument
-from tests.converters.heads.toy_head import ToyHead, build_toy, is_no_toy
+from tests.converters.heads.toy_head import ToyHead
 from tests.converters.sources.tflite.look_alikes import PROBABILITIES, SIZE, LookAlike
 from xdet.runtimes.table import RUNTIMES
 
@@ -26,7 +25,6 @@ pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
 @pytest.fixture(autouse=True)
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(HEADS, "toy", ToyHead)
-    monkeypatch.setitem(RECOGNITIONS, "toy", Recognition(is_no_toy, build_toy))
     monkeypatch.setitem(RUNTIMES, "litert", replace(RUNTIMES["litert"], subprocess=False))  # knows no toy
 
 

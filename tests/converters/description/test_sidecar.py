@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.description.recognition import RECOGNITIONS
 from converters.description.sidecar import Sidecar, find_sidecar, read_sidecar, sidecar_data, sidecar_path, sidecar_text
 from converters.description.statements import SourceOptions, describe_source
 from converters.errors import OptionError, SourceFileError
 from converters.facts import SourceFacts, SourceOutput
+from converters.heads import HEADS
 from converters.spec import Rescaling
 from tests.converters.description.resolving import resolve_spec
 
@@ -99,8 +99,8 @@ def test_what_is_written_describes_the_same_head(
     [
         ({"class_name": []}, "unknown keys 'class_name' (did you mean 'class_names'?); known are head"),
         ({"zzz": 1, "Head": 1}, "unknown keys 'zzz', 'Head' (did you mean 'head'?)"),
-        ({"head": "rcnn"}, f"head: expected one of {', '.join(RECOGNITIONS)}, none, found 'rcnn'"),
-        ({"head": None}, f"head: expected one of {', '.join(RECOGNITIONS)}, none, found None"),
+        ({"head": "rcnn"}, f"head: expected one of {', '.join(HEADS)}, none, found 'rcnn'"),
+        ({"head": None}, f"head: expected one of {', '.join(HEADS)}, none, found None"),
         ({"class_names": "person"}, "class_names: expected a list of names, found 'person'"),
         ({"class_names": ["a", ""]}, "class_names: the name of class 1 is empty"),
         ({"anchors": [1, 2]}, "anchors: expected [[width, height], ...], found [1, 2]"),

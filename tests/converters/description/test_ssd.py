@@ -12,7 +12,6 @@ import pytest
 
 from converters.convert import convert
 from converters.description.priors import PriorStatement, parse_variances, read_priors
-from converters.description.ssd import build_ssd, is_no_ssd
 from converters.description.statements import SourceOptions
 from converters.errors import ConversionError, OptionError, SourceFileError
 from converters.facts import SourceFacts, SourceOutput
@@ -42,9 +41,7 @@ OFFSETS, SCORES = output(4), output(91, "LOGISTIC")
 
 
 def build(found: SourceFacts, priors: PriorStatement, names: tuple[str, ...] | None = None) -> Ssd:
-    head = build_ssd(statements_of(found, SourceOptions(priors=priors, class_names=names)))
-    assert isinstance(head, Ssd)
-    return head
+    return Ssd.from_statements(statements_of(found, SourceOptions(priors=priors, class_names=names)))
 
 
 def save(folder: Path, name: str, rows: NDArray[Any], **more: Any) -> Path:
@@ -155,8 +152,8 @@ def test_what_the_scores_need_and_which_column_is_the_background_follow_from_fac
     assert built(SCORES).parts == ("offsets", "scores")
     unknown = facts(output(91, "SOFTMAX"), OFFSETS, OFFSETS)
     assert build(unknown, PriorStatement()).parts == ("scores", "offsets", "priors")
-    assert "cannot be told here: --head ssd takes" in (is_no_ssd(unknown, by_name=False) or "")
-    assert is_no_ssd(unknown, by_name=True) is None
+    assert "cannot be told here: --head ssd takes" in (Ssd.misfit(unknown, by_name=False) or "")
+    assert Ssd.misfit(unknown, by_name=True) is None
     assert (built(SCORES).num_classes, built(SCORES).background, built(SCORES).activation) == (90, True, "none")
     assert built(output(3, "LOGISTIC"), tuple("abc")).background is False
     assert built(output(3, "SOFTMAX"), tuple("ab")).background is True
@@ -207,7 +204,7 @@ REFUSED: dict[str, tuple[SourceFacts, PriorStatement, tuple[str, ...] | None, st
 def test_what_is_missing_or_does_not_fit_is_refused(
     found: SourceFacts, said: PriorStatement, names: tuple[str, ...] | None, told: str
 ) -> None:
-    assert is_no_ssd(found, by_name=False) is None
+    assert Ssd.misfit(found, by_name=False) is None
     with pytest.raises(OptionError, match=told):
         build(found, said, names)
 
@@ -224,7 +221,7 @@ def test_what_is_missing_or_does_not_fit_is_refused(
     ],
 )
 def test_outputs_of_another_head_are_none(found: SourceFacts, told: str) -> None:
-    assert told in (is_no_ssd(found, by_name=False) or "")
+    assert told in (Ssd.misfit(found, by_name=False) or "")
 
 
 NPY = b"\x93NUMPY\x01\x00\x76\x00"

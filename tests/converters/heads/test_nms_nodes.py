@@ -425,4 +425,4 @@ def test_rows_of_every_head_are_exactly_those_of_numpy(head: Head, rule: Suppres
 
 
 def test_every_kind_of_head_is_an_example() -> None:
-    assert {head.kind: type(head) for head in EXAMPLES.values()} == HEADS
+    assert {head.kind: type(head) for head in EXAMPLES.values()} == {k: h for k, h in HEADS.items() if k == h.kind}

@@ -1,4 +1,4 @@
-"""A head as a newcomer would write it: its class, and why outputs are none (``test_toy_head`` adds both rows).
+"""A head as a newcomer would write it: its class alone (``test_toy_head`` adds its row).
 
 One score for every cell of a grid ``[N, rows, columns, 1]``; its box is the cell.
 """
@@ -35,6 +35,16 @@ class ToyHead(CellHead):
     def num_classes(self) -> int:
         return 1
 
+    @classmethod
+    def misfit(cls, facts: SourceFacts, *, by_name: bool) -> str | None:  # noqa: ARG003 - a name changes nothing
+        shapes = [output.shape for output in facts.outputs]
+        return None if [len(shape) for shape in shapes] == [3] and shapes[0][2] == 1 else "a toy is one grid of scores"
+
+    @classmethod
+    def from_statements(cls, statements: AllStatements) -> ToyHead:
+        statements.require_names(1)
+        return cls(*statements.facts.outputs[0].shape[:2])
+
     def _levels(self) -> Sequence[Level]:
         return [(self.rows_of_cells, self.columns, 1)]
 
@@ -60,13 +70,3 @@ class ToyHead(CellHead):
 
     def rows(self, outputs: Sequence[Float32]) -> Float32:
         return np.pad(CellHead.rows(self, outputs), ((0, 0), (0, 0), (4, 0)))
-
-
-def is_no_toy(facts: SourceFacts, *, by_name: bool) -> str | None:  # noqa: ARG001 - a table's call
-    shapes = [output.shape for output in facts.outputs]
-    return None if [len(shape) for shape in shapes] == [3] and shapes[0][2] == 1 else "a toy is one grid of scores"
-
-
-def build_toy(statements: AllStatements) -> ToyHead:
-    statements.require_names(1)
-    return ToyHead(*statements.facts.outputs[0].shape[:2])

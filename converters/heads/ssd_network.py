@@ -11,18 +11,15 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from converters.description.priors import Priors, read_priors
 from converters.errors import OptionError
-from converters.heads.ssd import Ssd
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from converters.description.precedence import AllStatements
-    from converters.description.priors import Four, PriorFormat, PriorStatement, ScoreActivation
+    from converters.description.priors import Four, PriorFormat, Priors, ScoreActivation
     from converters.facts import PostProcess, SourceFacts, SourceOutput
-    from converters.heads.base import Head
-    from converters.heads.ssd import Activation, Part
+    from converters.heads.ssd import Activation, Part, Ssd
 
 ASK = "--priors FILE (.npy, .csv, .json) or --priors coco-ssd|coco-ssd-fpn"
 PROBABILITIES = (-0.01, 1.01)
@@ -47,20 +44,20 @@ def is_no_ssd(facts: SourceFacts, *, by_name: bool) -> str | None:
     return None
 
 
-def build_ssd(statements: AllStatements) -> Head:
+def build_ssd(head: type[Ssd], statements: AllStatements) -> Ssd:
     """The head."""
     facts, stated = statements.facts, statements.priors
     if facts.postprocess is not None:
         statements.require_names(facts.postprocess.num_classes)
-        return _behind_operator(facts, facts.postprocess)
+        return _behind_operator(head, facts, facts.postprocess)
     joined = len(facts.outputs) == 1
     parts = ("scores", "offsets", "priors") if joined else _parts(facts)
     scores = facts.outputs[0 if joined else parts.index("scores")]
     boxes, columns = scores.shape[0], scores.shape[1] - (8 if joined else 0)
     background = _has_background(facts, columns, statements.names_of_people)
-    kind, variances, priors = _settle_priors(facts, stated, boxes, own="priors" in parts)
+    kind, variances, priors = _settle_priors(statements, boxes, own="priors" in parts)
     try:
-        return Ssd(
+        return head(
             num_boxes=boxes,
             num_classes=columns - background,
             coding="centers" if kind in ("yxhw", "xywh") else "corners",
@@ -77,8 +74,8 @@ def build_ssd(statements: AllStatements) -> Head:
         raise OptionError(f"'{facts.file}': {where}, read as {kind}: {error}; check --prior-format") from error
 
 
-def _behind_operator(facts: SourceFacts, behind: PostProcess) -> Head:
-    return Ssd(
+def _behind_operator(head: type[Ssd], facts: SourceFacts, behind: PostProcess) -> Ssd:
+    return head(
         num_boxes=len(behind.priors),
         num_classes=behind.num_classes,
         coding="centers",
@@ -129,22 +126,22 @@ def _has_background(facts: SourceFacts, columns: int, class_names: tuple[str, ..
 
 
 def _settle_priors(
-    facts: SourceFacts, stated: PriorStatement, boxes: int, *, own: bool
+    statements: AllStatements, boxes: int, *, own: bool
 ) -> tuple[PriorFormat, Sequence[float], Priors | None]:
     """Format, variances, and the priors where they are no output of the network's ``own``."""
+    facts, stated = statements.facts, statements.priors
     if own and stated.priors is not None:
         raise OptionError(f"'{facts.file}' gives its priors itself: leave --priors out")
     if own or (facts.priors is not None and stated.priors is None):
         kind = stated.format or "xyxy"
         if stated.variances is None and kind in ("yxhw", "xywh"):
             raise OptionError(_ask_for_variances(facts, "its own priors", kind))
-        constant = None if own else Priors(np.array(facts.priors), None, None, "its own priors")
-        return kind, stated.variances or (1, 1, 1, 1), constant
-    if stated.priors is None:
+        return kind, stated.variances or (1, 1, 1, 1), None if own else statements.read_priors()
+    priors = statements.read_priors()
+    if priors is None:
         raise OptionError(
             f"'{facts.file}': its SSD head ({boxes} boxes) needs priors, and no one states them; give {ASK}"
         )
-    priors = read_priors(stated.priors, (facts.width, facts.height))
     if len(priors.rows) != boxes:
         raise OptionError(
             f"{priors.where}: {len(priors.rows)} priors, expected {boxes}, one for each box of '{facts.file}'"
