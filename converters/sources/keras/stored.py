@@ -5,7 +5,7 @@ instead: ``layers/conv2d_1/vars/0`` is the first array of the second Conv2D, in 
 (``keras.src.saving.saving_lib``).
 
 Connections: Keras 2 and Keras 3 write them in different forms; both become layer names. The container is checked
-(``archive``, ``hdf5``) and the configuration scanned (``scan``) before.
+(``containers``) and the configuration scanned (``scan``) before.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from converters.errors import SourceFileError, UnsupportedModelError
-from converters.sources.keras.archive import CONFIG, METADATA, WEIGHTS, read_members
-from converters.sources.keras.hdf5 import open_hdf5, text_attribute
+from converters.sources.keras.containers import CONFIG, METADATA, WEIGHTS, open_hdf5, read_members, text_attribute
 from converters.sources.keras.scan import MODELS, KerasLayer, require_harmless
 
 if TYPE_CHECKING:

@@ -1,15 +1,18 @@
-"""HDF5 files that reach outside themselves, unfold without end, are damaged, or end who reads them are refused."""
+"""HDF5 files and ``.keras`` archives that hold, reach or unfold to more than Keras writes, or are damaged."""
 
 from __future__ import annotations
 
+import struct
 import sys
+import tracemalloc
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from converters.errors import ConversionError, MissingExtraError, SourceFileError
-from converters.sources.keras import hdf5
+from converters.sources.keras import containers
 from converters.sources.keras.stored import read_keras
 from tests.converters.sources.keras.stored_models import functional, h5_bytes, h5py, keras_zip, layer
 
@@ -101,8 +104,8 @@ def test_a_file_that_the_library_does_not_survive_is_refused(
 ) -> None:
     (tmp_path / "library.py").write_text(program, "utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(hdf5, "__name__", "library")
-    monkeypatch.setattr(hdf5, "READING_S", 1 if "while" in program else 60)
+    monkeypatch.setattr(containers, "__name__", "library")
+    monkeypatch.setattr(containers, "READING_S", 1 if "while" in program else 60)
     data = h5_bytes(MODEL, lambda file: file.attrs.create("unlike", message))
     with pytest.raises(SourceFileError, match=rf"m\.h5: damaged HDF5: the HDF5 library {message}"):
         read_keras(data, "m.h5")
@@ -148,7 +151,7 @@ def test_a_group_that_contains_itself_is_visited_once() -> None:
 
 
 def test_more_objects_than_any_network_has_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hdf5, "MAX_OBJECTS", 1)
+    monkeypatch.setattr(containers, "MAX_OBJECTS", 1)
     with pytest.raises(SourceFileError, match="more than 1 objects"):
         read_keras(h5_bytes(MODEL), "m.h5")
 
@@ -164,3 +167,64 @@ def test_without_h5py_the_message_is_the_line_to_type(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(MissingExtraError, match=r'h5py.*pip install "xdet\[keras\]"'):
         read_keras(b"", "m.h5")
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        pytest.param({"../../evil.py": b"x"}, r"unknown members '\.\./\.\./evil\.py'", id="a path upwards"),
+        pytest.param({"/etc/cron.d/x": b"x"}, "unknown members '/etc/cron.d/x'", id="an absolute path"),
+        pytest.param({"assets/vocabulary.txt": b"x"}, "unknown members 'assets/vocabulary.txt'", id="assets"),
+        pytest.param(
+            {"metadata.json": b" " * 70000}, "'metadata.json' unfolds to 70000 bytes, more than 65536", id="too large"
+        ),
+        pytest.param({"metadata.json": b"\xff\xfe"}, "not UTF-8 text", id="no text"),
+        pytest.param({"metadata.json": b"{}"}, "expected a keras_version, found None", id="no version"),
+        pytest.param({"config.json": b"[1, 2]"}, "expected a JSON object, found list", id="no object"),
+        pytest.param({"config.json": b"{"}, "not JSON", id="no JSON"),
+    ],
+)
+def test_an_archive_with_other_members_than_keras_writes_is_refused(members: dict[str, bytes], message: str) -> None:
+    with pytest.raises(SourceFileError, match=rf"m\.keras: .*{message}"):
+        read_keras(keras_zip(MODEL, members), "m.keras")
+
+
+def test_a_member_that_is_missing_or_there_twice_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "m.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", "{}")
+    with pytest.raises(SourceFileError, match=r"expected each of .* once, found config\.json"):
+        read_keras(path.read_bytes(), "m.keras")
+
+
+def test_a_member_that_unfolds_to_more_than_its_header_says_is_refused() -> None:
+    data = bytearray(keras_zip(MODEL))
+    entry = data.rindex(b"PK\x01\x02", 0, data.rindex(b"config.json"))
+    size = struct.unpack_from("<I", data, entry + 24)[0]
+    struct.pack_into("<I", data, entry + 24, size - 10)
+    with pytest.raises(SourceFileError, match=r"m\.keras: "):
+        read_keras(bytes(data), "m.keras")
+
+
+def test_every_flipped_byte_of_a_zip_archive_is_a_model_or_a_source_file_error() -> None:
+    """Of all bytes, not of some: zipfile raises a dozen kinds of errors, each for a few of them."""
+    data = keras_zip(MODEL)
+    directory = data.index(b"PK\x01\x02")
+    for place in (*range(40), *range(directory, len(data))):
+        for value in (0, 1, 0x7F, 0xFF):
+            damaged = bytearray(data)
+            damaged[place] = value
+            try:
+                containers.read_members(bytes(damaged), "m.keras")
+            except SourceFileError as error:
+                assert str(error).startswith("m.keras: ")  # noqa: PT017  both outcomes are fine
+
+
+def test_a_member_that_unfolds_to_many_times_the_archive_is_refused_before_it_is_read() -> None:
+    data = keras_zip(MODEL, {"model.weights.h5": bytes(200 << 20)})
+    assert len(data) < 1 << 20
+    tracemalloc.start()
+    with pytest.raises(SourceFileError, match=r"'model.weights.h5' unfolds to 209715200 bytes, an archive of"):
+        read_keras(data, "m.keras")
+    assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    tracemalloc.stop()
