@@ -14,7 +14,7 @@ from converters.description.statements import SourceOptions
 from converters.errors import OptionError, UnsupportedModelError
 from converters.options import ConvertOptions
 from converters.quant import real_numbers
-from converters.sources.onnx.dequantized import dequantize_graph
+from converters.sources.onnx.importer import dequantize_graph
 from converters.sources.tflite.reader import read_tflite
 from converters.spec import Rescaling
 from tests.converters.sources.onnx.networks import tiny_yolo_v2, yolo_v8

@@ -128,8 +128,8 @@ def open_pair(model: Path | ModelFile, source: Path, source_options: SourceOptio
 
 def read_tflite_source(source: ModelFile, document: ModelDocument) -> CheckedSource:
     """What a TFLite source states and computes, as the checks compare it."""
-    from converters.sources.tflite.dequantized import dequantized
     from converters.sources.tflite.facts import facts_from_tflite
+    from converters.sources.tflite.importer import dequantized
     from converters.sources.tflite.reader import read_tflite
     from converters.sources.tflite.supported import is_dynamic_range, is_float, require_sound, require_supported
 
@@ -171,8 +171,7 @@ def read_keras_source(source: ModelFile, document: ModelDocument) -> CheckedSour
 
 def read_onnx_source(source: ModelFile, document: ModelDocument) -> CheckedSource:
     """The operators of an ONNX source at the size of its model; layers only of float networks, which have a bound."""
-    from converters.sources.onnx.dequantized import dequantize_graph
-    from converters.sources.onnx.importer import activation_codes
+    from converters.sources.onnx.importer import activation_codes, dequantize_graph
     from converters.sources.onnx.network import facts_from_onnx, fixed_graph
     from converters.sources.onnx.reader import read_onnx
 
