@@ -19,8 +19,7 @@ import numpy as np
 from converters.errors import SourceFileError, UnsupportedModelError, quote_some
 from converters.quant import QuantParams
 from converters.sources.tflite import schema
-from converters.sources.tflite.flatbuffer import WITHOUT_FIELDS, FlatBuffer, Table
-from converters.sources.tflite.flexbuffer import MOST_BYTES, read_numbers
+from converters.sources.tflite.flatbuffer import MOST_BYTES, WITHOUT_FIELDS, FlatBuffer, Table, read_numbers
 from converters.sources.tflite.metadata import read_metadata
 from converters.sources.tflite.schema import OPTIONS
 from converters.sources.tflite.sparsity import densify, without_densify

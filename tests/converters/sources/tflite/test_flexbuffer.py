@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.sources.tflite.flexbuffer import LONGEST_KEY, MOST_BYTES, read_numbers
+from converters.sources.tflite.flatbuffer import LONGEST_KEY, MOST_BYTES, read_numbers
 
 flexbuffers: Any = pytest.importorskip("flatbuffers.flexbuffers", reason='needs pip install "xdet[litert]"')
 
