@@ -3,7 +3,7 @@
 Two makers' forms are known. Ultralytics writes ``names``, ``imgsz``, ``stride`` and ``task``: as texts into an ONNX
 file's ``metadata_props``, or as ``metadata.json``, ``metadata.yaml`` or a Python dictionary in a text file into a ZIP
 behind a .tflite. Its detectors take letterboxed RGB photographs as p / 255. TensorFlow Lite's metadata name label files
-in such a ZIP (``converters.sources.tflite.metadata``).
+in such a ZIP (``converters.sources.tflite.reader``).
 
 Nothing here is evaluated: literals are read by ``ast.literal_eval`` up to a length and a depth, YAML as a sidecar's is,
 and of a ZIP only stored or deflated members of a small directory up to ``MAX_BYTES`` each. What is damaged is left out

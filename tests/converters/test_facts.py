@@ -10,7 +10,8 @@ from converters.errors import SourceFileError
 from converters.facts import SourceFacts, SourceOutput
 from converters.quant import QuantParams
 from converters.sources.tflite.facts import facts_from_tflite
-from converters.sources.tflite.reader import TfliteModel, TfliteOperator, TfliteTensor
+from converters.sources.tflite.reader import TfliteModel, TfliteOperator
+from converters.sources.tflite.tensors import TfliteTensor
 
 Shape = tuple[int, ...]
 QUANT = QuantParams.per_tensor(0.5, 3)

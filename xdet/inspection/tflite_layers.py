@@ -12,7 +12,8 @@ from xdet.inspection.memory import Network, Step
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from converters.sources.tflite.reader import TfliteModel, TfliteOperator, TfliteTensor
+    from converters.sources.tflite.reader import TfliteModel, TfliteOperator
+    from converters.sources.tflite.tensors import TfliteTensor
     from xdet.inspection.memory import StepKind
 
 CONVOLUTIONS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"})

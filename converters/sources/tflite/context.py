@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from converters.graph import GraphWriter
     from converters.options import Activations, Rounding
     from converters.quant import QuantParams
-    from converters.sources.tflite.reader import TfliteModel, TfliteOperator, TfliteTensor
+    from converters.sources.tflite.reader import TfliteModel, TfliteOperator
+    from converters.sources.tflite.tensors import TfliteTensor
     from converters.spec import Arithmetic, DeviationKind
 
 CODE_DTYPES = frozenset({"int8", "uint8"})

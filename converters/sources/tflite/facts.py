@@ -17,7 +17,8 @@ from converters.sources.tflite.operators import WEIGHTED
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from converters.sources.tflite.reader import TfliteModel, TfliteOperator, TfliteTensor
+    from converters.sources.tflite.reader import TfliteModel, TfliteOperator
+    from converters.sources.tflite.tensors import TfliteTensor
 
 SCALES = ("y_scale", "x_scale", "h_scale", "w_scale")
 PER_CLASS = 100  # the kernel's, where the options do not say

@@ -45,7 +45,8 @@ from converters.spec import Rescaling
 if TYPE_CHECKING:
     from converters.graph import GraphWriter
     from converters.options import ConvertOptions
-    from converters.sources.tflite.reader import TfliteModel, TfliteOperator, TfliteTensor
+    from converters.sources.tflite.reader import TfliteModel, TfliteOperator
+    from converters.sources.tflite.tensors import TfliteTensor
     from converters.spec import DetectorSpec, ImageInput
 
 DYNAMIC_RANGE = (

@@ -4,60 +4,34 @@ Everything in a record has been checked against the file: indices are in range, 
 non-negative, constants have exactly the bytes their shape asks for, and operators stand in an order in
 which they can run.
 
-The FlatBuffer layer (``flatbuffer``) checks where things are, this module what they mean. A tensor has one writer.
-Constants are views into the caller's bytes.
+The FlatBuffer layer (``flatbuffer``) checks where things are, this module and ``tensors`` what they mean. A tensor has
+one writer. DENSIFY, which puts back the zeros of a constant, is gone: ``tensors`` puts them back.
+
+TensorFlow Lite's metadata of a model are a FlatBuffer of its own in a buffer, and files in a ZIP behind the model. Read
+are the label files of outputs, the input's colour space, and ``(pixel - mean) / std``.
 """
 
 from __future__ import annotations
 
-import math
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from converters.description.metadata import archive_texts, read_archive, read_labels
 from converters.errors import SourceFileError, UnsupportedModelError, quote_some
-from converters.quant import QuantParams
+from converters.facts import FileMetadata
 from converters.sources.tflite import schema
 from converters.sources.tflite.flatbuffer import MOST_BYTES, WITHOUT_FIELDS, FlatBuffer, Table, read_numbers
-from converters.sources.tflite.metadata import read_metadata
 from converters.sources.tflite.schema import OPTIONS
-from converters.sources.tflite.sparsity import densify, without_densify
+from converters.sources.tflite.tensors import TfliteTensor, read_tensors
+from converters.spec import Rescaling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from numpy.typing import NDArray
-
-    from converters.facts import FileMetadata
+    from converters.spec import Color
 
 OptionValue = int | float | bool | str
-
-
-@dataclass(frozen=True, eq=False)
-class TfliteTensor:
-    """One tensor of the only subgraph.
-
-    Attributes:
-        index: its position in ``TfliteModel.tensors``.
-        name: as in the file; may be empty and need not be unique.
-        dtype: numpy's name (``"int8"``, ``"float32"``, ``"bool"``) or, where numpy has no such type, the
-            schema's in lower case (``"int4"``, ``"bfloat16"``, ``"string"``); a number newer than the schema
-            reads ``"type_99"``.
-        shape: sizes in the file's layout (activations NHWC); a dynamic batch reads 1.
-        quant: scale and zero-point, or None for a tensor that is not quantised.
-        data: read-only array of ``shape``, a view into the file's bytes (bool: a copy), for constants of a
-            numpy type; else None.
-        is_constant: whether the file holds a value, even one that is not decoded (int4, string).
-    """
-
-    index: int
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    quant: QuantParams | None
-    data: NDArray[Any] | None
-    is_constant: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,151 +84,6 @@ class TfliteModel:
     metadata: tuple[FileMetadata, ...] = ()
     constant_outputs: tuple[int, ...] = ()
     data: bytes = b""
-
-
-MAX_RANK = 8
-MAX_ELEMENTS = 2**31 - 1  # LiteRT counts elements in an int
-
-NUMPY_DTYPES = frozenset({
-    *("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
-    *("bool", "complex64", "complex128"),
-})  # fmt: skip
-_NUMPY_CODES = ("int8", "uint8", "int16", "uint16", "int32", "int64")
-CODE_RANGES = {"int4": (-8, 7), "uint4": (0, 15), "int2": (-2, 1)} | {
-    name: (np.iinfo(name).min, np.iinfo(name).max) for name in _NUMPY_CODES
-}
-
-
-def read_tensors(subgraph: Table, buffers: Sequence[Table]) -> tuple[TfliteTensor, ...]:
-    """Read all tensors of a subgraph.
-
-    Raises:
-        SourceFileError: a shape, quantisation, buffer index or buffer length is not possible.
-        UnsupportedModelError: tensors that nothing here can represent, all of them listed.
-    """
-    tables = list(subgraph.children("tensors", schema.TENSOR))
-    refused = [reason for table in tables for reason in _reasons_to_refuse(table)]
-    if refused:
-        raise UnsupportedModelError(
-            f"{subgraph.buffer.file}: the model holds tensors that cannot be converted: {'; '.join(refused)}"
-        )
-    return tuple(_read_tensor(index, table, buffers) for index, table in enumerate(tables))
-
-
-def _reasons_to_refuse(table: Table) -> list[str]:
-    """What this tensor has that no importer represents."""
-    reasons = []
-    if table.flag("is_variable"):
-        reasons.append("is a variable (its value outlives a run)")
-    if table.has_table("sparsity") and table.word("type") not in NUMPY_DTYPES:
-        reasons.append(f"is stored sparse, in {table.word('type')}; export the model without sparsity")
-    if table.integer("external_buffer"):
-        reasons.append("keeps its value in another file")
-    quantization = table.child("quantization", schema.QUANTIZATION)
-    details = 0 if quantization is None else quantization.integer("details_type")
-    if details:
-        names = schema.QUANTIZATION_DETAILS
-        kind = names[details] if details < len(names) else f"type {details}"
-        reasons.append(f"has {kind} quantisation; per-tensor and per-channel are supported")
-    shape, signature = table.integers("shape"), table.integers("shape_signature")
-    unknown = [axis for axis, size in enumerate(signature) if size < 0]
-    if any(axis > 0 or shape[:1] != (1,) for axis in unknown):
-        reasons.append(f"has a dynamic shape {list(signature)}; export the model with a fixed input size and batch 1")
-    name = table.text("name") if reasons else ""
-    return [f"{name!r} {reason}" for reason in reasons]
-
-
-def _read_tensor(index: int, table: Table, buffers: Sequence[Table]) -> TfliteTensor:
-    name, dtype = table.text("name"), table.word("type")
-    shape = _read_shape(table, name)
-    raw = _read_raw(table, buffers)
-    sparsity = table.child("sparsity", schema.SPARSITY)
-    if sparsity is not None and raw.size:
-        raw = densify(sparsity, shape, np.dtype(dtype).newbyteorder("<"), raw)
-    return TfliteTensor(
-        index=index,
-        name=name,
-        dtype=dtype,
-        shape=shape,
-        quant=_read_quant(table, name, dtype, shape),
-        data=_decode(table, name, dtype, shape, raw),
-        is_constant=raw.size > 0 or math.prod(shape) == 0,
-    )
-
-
-def _read_shape(table: Table, name: str) -> tuple[int, ...]:
-    """The static shape; a dynamic batch is stored as 1."""
-    shape, signature = table.integers("shape"), table.integers("shape_signature")
-    elements = math.prod(max(size, 1) for size in shape)  # the other sizes of an empty tensor are bounded, too
-    if len(shape) > MAX_RANK or min(shape, default=0) < 0 or elements > MAX_ELEMENTS:
-        shown = [*shape[:MAX_RANK], "..."] if len(shape) > MAX_RANK else list(shape)
-        expected = f"at most {MAX_RANK} sizes >= 0 and {MAX_ELEMENTS} elements"
-        raise table.damaged("shape", f"tensor {name!r} has shape {shown}, expected {expected}")
-    if signature and (
-        len(signature) != len(shape) or any(s not in (-1, n) for s, n in zip(signature, shape, strict=True))
-    ):
-        raise table.damaged("shape_signature", f"tensor {name!r}: {list(signature)} contradicts shape {list(shape)}")
-    return shape
-
-
-def _read_raw(table: Table, buffers: Sequence[Table]) -> NDArray[np.uint8]:
-    """The bytes of the tensor's buffer, a view; empty for a tensor that is computed."""
-    number = table.integer("buffer")
-    if number >= len(buffers):
-        raise table.damaged("buffer", f"number {number} does not exist, the file has {len(buffers)} buffers")
-    buffer = buffers[number]
-    inside = buffer.vector("data")
-    if inside is not None and inside.size:
-        return inside
-    # Files above 2 GB keep buffers behind the FlatBuffer; offsets 0 and 1 are the writer's placeholders.
-    offset, size, end = buffer.integer("offset"), buffer.integer("size"), len(table.buffer.data)
-    if offset <= 1 or size == 0:
-        return np.empty(0, np.uint8)
-    if offset > end or size > end - offset:
-        raise buffer.damaged("offset", f"{size} bytes at byte {offset} are announced, the file ends at {end}")
-    return np.frombuffer(table.buffer.data, np.uint8, size, offset)
-
-
-def _decode(table: Table, name: str, dtype: str, shape: tuple[int, ...], raw: NDArray[np.uint8]) -> NDArray[Any] | None:
-    """The constant in its dtype and shape, read-only; None for computed tensors and types numpy lacks."""
-    elements = math.prod(shape)
-    if dtype not in NUMPY_DTYPES or (not raw.size and elements):
-        return None
-    code = np.dtype(dtype).newbyteorder("<")
-    if raw.size != elements * code.itemsize:
-        expected = f"{elements * code.itemsize} bytes for {dtype} {list(shape)}"
-        raise table.damaged("buffer", f"constant {name!r} has {raw.size} bytes, expected {expected}")
-    if dtype == "bool":  # a byte other than 0 and 1 is no numpy bool: compare, a copy, instead of reinterpreting
-        table.buffer.charge(raw.size, table.where)
-    flat = raw != 0 if dtype == "bool" else raw.view(code)
-    flat.flags.writeable = False
-    return flat.reshape(shape)
-
-
-def _read_quant(table: Table, name: str, dtype: str, shape: tuple[int, ...]) -> QuantParams | None:
-    """Scale and zero-point; None without a scale, and for float tensors, whose scale LiteRT ignores."""
-    quantization = table.child("quantization", schema.QUANTIZATION)
-    scale = None if quantization is None else quantization.vector("scale")
-    if quantization is None or scale is None or not scale.size or dtype not in CODE_RANGES:
-        return None
-    if not (np.isfinite(scale).all() and (scale > 0).all()):
-        raise quantization.damaged("scale", f"every scale of tensor {name!r} must be finite and above 0")
-    axis = quantization.integer("quantized_dimension") if scale.size > 1 else None
-    if axis is not None and len(shape) == 1:
-        axis = 0  # old converters give a bias the axis of its weights; LiteRT does not look at it
-    if axis is not None and not (0 <= axis < len(shape) and shape[axis] == scale.size):
-        found = f"{scale.size} scales along axis {axis} of shape {list(shape)}"
-        raise quantization.damaged("scale", f"tensor {name!r} has {found}, expected 1 or one per channel")
-    stored = quantization.vector("zero_point")
-    if stored is None or stored.size not in (1, scale.size):
-        count = 0 if stored is None else stored.size
-        raise quantization.damaged("zero_point", f"tensor {name!r} has {scale.size} scales and {count} zero-points")
-    zero_point = np.broadcast_to(stored, scale.size).astype(np.int64)  # a single one serves all scales
-    low, high = CODE_RANGES[dtype]
-    if (zero_point < low).any() or (zero_point > high).any():
-        found = f"{int(zero_point.min())}..{int(zero_point.max())}"
-        raise quantization.damaged("zero_point", f"tensor {name!r}: {dtype} needs {low}..{high}, found {found}")
-    return QuantParams(scale.astype(np.float32), zero_point, axis)
 
 
 IDENTIFIER = b"TFL3"
@@ -314,6 +143,19 @@ def _without_postprocess(model: TfliteModel) -> TfliteModel:
     if not set(model.outputs) <= set(last.outputs):
         return model
     return replace(model, operators=model.operators[:-1], outputs=last.inputs[:2], postprocess=last)
+
+
+def without_densify(model: TfliteModel) -> TfliteModel:
+    """A model in which what DENSIFY makes of a constant is a constant."""
+    tensors, operators = list(model.tensors), []
+    for op in model.operators:
+        if op.op == "DENSIFY" and len(op.inputs) == len(op.outputs) == 1 and op.inputs[0] >= 0:
+            source, result = tensors[op.inputs[0]], tensors[op.outputs[0]]
+            if source.is_constant and (source.shape, source.dtype) == (result.shape, result.dtype):
+                tensors[result.index] = replace(result, data=source.data, is_constant=True)
+                continue
+        operators.append(op)
+    return replace(model, tensors=tuple(tensors), operators=tuple(operators))
 
 
 def _only_subgraph(root: Table) -> Table:
@@ -414,3 +256,70 @@ def _check_order(model: TfliteModel, subgraph: Table) -> None:
         ready.update(op.outputs)
     if missing := set(model.outputs) - ready:
         raise subgraph.damaged("outputs", f"nothing computes the model outputs {names(missing)}")
+
+
+TFLITE_METADATA, METADATA_IDENTIFIER = "TFLITE_METADATA", b"M001"
+LABEL_FILES = (2, 3)  # labels of an axis, or of a tensor's values
+IMAGE_PROPERTIES, NORMALISATION = 2, 1  # in their unions
+COLORS: dict[int, Color] = {1: "rgb", 2: "grey"}
+
+
+def read_metadata(data: bytes, file: str, root: Table, buffers: Sequence[Table]) -> tuple[FileMetadata, ...]:
+    """All that a TFLite file, whose model table is ``root``, says in words, the most trusted first."""
+    texts, notes = archive_texts(data, file)
+    parts = [read_archive(texts, file), *_from_flatbuffer(root, buffers, texts, file)]
+    if notes:
+        parts.append(FileMetadata(f"the ZIP behind '{file}'", notes=notes))
+    return tuple(part for part in parts if part is not None)
+
+
+def _from_flatbuffer(root: Table, buffers: Sequence[Table], texts: dict[str, str], file: str) -> Iterator[FileMetadata]:
+    where = f"the TFLite metadata of '{file}'"
+    try:
+        numbers = [
+            entry.integer("buffer")
+            for entry in root.children("metadata", schema.METADATA_ENTRY)
+            if entry.text("name") == TFLITE_METADATA
+        ]
+        content = buffers[numbers[0]].vector("data") if numbers and numbers[0] < len(buffers) else None
+        if content is None or content[4:8].tobytes() != METADATA_IDENTIFIER:
+            return
+        model = FlatBuffer(content.tobytes(), where).root(schema.METADATA_MODEL)
+        for subgraph in list(model.children("subgraphs", schema.METADATA_SUBGRAPH))[:1]:
+            inputs = list(subgraph.children("inputs", schema.METADATA_TENSOR))
+            yield from (_of_input(tensor, where) for tensor in inputs[:1])
+            names = _label_files([subgraph, *subgraph.children("outputs", schema.METADATA_TENSOR)])
+            yield from (read_labels(texts, name, file) for name in names[:1])
+    except SourceFileError as error:
+        yield FileMetadata(where, notes=(f"{where} cannot be read and is left out: {error}",))
+
+
+def _label_files(tables: Sequence[Table]) -> list[str]:
+    return [
+        entry.text("name")
+        for table in tables
+        for entry in table.children("files", schema.METADATA_FILE)
+        if entry.integer("type") in LABEL_FILES
+    ]
+
+
+def _of_input(tensor: Table, where: str) -> FileMetadata:
+    content, color = tensor.child("content", schema.METADATA_UNION), None
+    if content is not None and content.integer("type") == IMAGE_PROPERTIES:
+        image = content.child("value", schema.METADATA_IMAGE)
+        color = None if image is None else COLORS.get(image.integer("color_space"))
+    rescaling, notes = None, []
+    for unit in tensor.children("units", schema.METADATA_UNION):
+        options = unit.child("value", schema.METADATA_NORMALISATION) if unit.integer("type") == NORMALISATION else None
+        if options is None:
+            continue
+        vectors = [options.vector(name) for name in ("mean", "std")]
+        mean, std = (set() if vector is None else set(vector.tolist()) for vector in vectors)
+        if len(mean) == len(std) == 1 and min(std) > 0:
+            with suppress(ValueError):  # not finite
+                rescaling = Rescaling(1 / min(std), -min(mean) / min(std))
+        else:
+            notes.append(
+                f"{where} normalise each channel by numbers of its own, which is not supported: they are left out"
+            )
+    return FileMetadata(where, rescaling=rescaling, color=color, notes=tuple(notes))

@@ -3,7 +3,8 @@
 A field is (slot in the table's vtable, kind, default). Kinds: a numpy integer or float name, ``bool``,
 ``text``, ``table``, ``tables``, ``vector:<numpy name>``, and five enumerations that are read as words:
 ``padding``, ``activation``, ``mirror``, ``weights`` and ``dtype``. Fields and operators that nobody here reads are left
-out. Source of the numbers: TensorFlow's ``schema.fbs``, whose slots never change meaning.
+out. Sources of the numbers: TensorFlow's ``schema.fbs``, whose slots never change meaning, and, of the metadata,
+``metadata_schema.fbs`` of tensorflow/tflite-support (version 1).
 """
 
 from __future__ import annotations
@@ -64,6 +65,16 @@ OPERATOR: Schema = {
     **fields(opcode_index="uint32", inputs="vector:int32", outputs="vector:int32", builtin_options_type="uint8"),
     **fields(4, builtin_options="table", custom_options="vector:uint8"),
 }
+
+# of the metadata, which are a FlatBuffer of their own
+METADATA_ENTRY = fields(name="text", buffer="uint32")
+METADATA_MODEL = fields(3, subgraphs="tables")
+METADATA_SUBGRAPH = fields(2, inputs="tables", outputs="tables", files="tables")
+METADATA_TENSOR = {**fields(3, content="table", units="tables"), **fields(6, files="tables")}
+METADATA_FILE = {**fields(name="text"), **fields(2, type="int8")}
+METADATA_UNION = fields(type="uint8", value="table")
+METADATA_IMAGE = fields(color_space="int8")
+METADATA_NORMALISATION = fields(mean="vector:float32", std="vector:float32")
 
 _WINDOW = fields(padding="padding", stride_w="int32", stride_h="int32")
 _CONV_2D: Schema = {

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from converters.quant import QuantParams
-    from converters.sources.tflite.reader import TfliteOperator, TfliteTensor
+    from converters.sources.tflite.reader import TfliteOperator
+    from converters.sources.tflite.tensors import TfliteTensor
     from converters.spec import ModelDocument
     from xdet.checking.numbers.source_graph import SourceGraph
     from xdet.model.graph import FinishedGraph, Node

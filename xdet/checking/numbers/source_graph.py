@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from converters.sources.tflite.reader import TfliteModel, TfliteOperator, TfliteTensor
+    from converters.sources.tflite.reader import TfliteModel, TfliteOperator
+    from converters.sources.tflite.tensors import TfliteTensor
     from converters.spec import ModelDocument, RawOutput
 
 ACTIVATIONS = frozenset({"LEAKY_RELU", "RELU", "RELU6", "RELU_N1_TO_1", "QUANTIZE"})
