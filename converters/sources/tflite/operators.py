@@ -12,16 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from converters.sources.tflite.context import other_scale
-from converters.sources.tflite.ops import (
-    activations,
-    arithmetic,
-    averages,
-    integers,
-    moving,
-    products,
-    shape_arithmetic,
-    transposed,
-)
+from converters.sources.tflite.ops import activations, arithmetic, averages, moving, products, shape_arithmetic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -150,7 +141,7 @@ _RESIZE = Signature((2, 2), ranks=((0, 4), (1, 1)))
 _TABLE = "a table of 256 codes, looked up with Gather"
 _PAIRS = "a table of 65,536 pairs, looked up with Gather"
 _CODE_SUMS = "ReduceSum of int32 codes and six elementwise operators"
-_SUMS = "MatMulInteger and about seven elementwise operators in float64 (`ops/integers.py`)"
+_SUMS = "MatMulInteger and about seven elementwise operators in float64 (`ops/products.py`)"
 _OUTSIDE = "outside XNNPACK's range"
 _OTHER_TYPE = f"{_OUTSIDE}, or to another type of codes"
 _REQUANTIZED = "LeakyRelu; a table of 256 codes where no scale fits"
@@ -233,7 +224,7 @@ OPERATORS: Mapping[str, Row] = {
         ),
     ),
     "TRANSPOSE_CONV": _row(
-        transposed.transpose_conv,
+        products.transpose_conv,
         Signature((3, 4), optional=(3,), ranks=((1, 4), (2, 4)), positive=_STRIDES),
         Case(
             "Conv with a channel per phase, then Reshape, Transpose, Reshape",
@@ -246,7 +237,7 @@ OPERATORS: Mapping[str, Row] = {
             remark="that kernel's 31-bit fixed point; OpenCV and TVM have no ConvInteger: `--arithmetic fused` "
             "(<= 1 LSB)",
             when="with SAME padding and strides longer than the kernel",
-            applies=transposed.is_sparse,
+            applies=products.is_sparse,
         ),
         step="convolution",
         constants=(1, 3),
@@ -334,11 +325,11 @@ OPERATORS: Mapping[str, Row] = {
     ),
     "HARD_SWISH": _function("built-in", "that kernel's 16-bit fixed point", activations.hard_swish),
     "SOFTMAX": _row(
-        integers.softmax,
+        activations.softmax,
         _UNARY,
         Case(
             "a table of 256 exponentials, Sum (CumSum beyond 128 classes), Div and about ten elementwise operators "
-            "(`ops/integers.py`)",
+            "(`ops/activations.py`)",
             "built-in",
             remark="as on x86: on 64-bit Arm LiteRT has another kernel",
         ),
@@ -421,7 +412,7 @@ OPERATORS: Mapping[str, Row] = {
         _RESIZE,
         Case("by 2 and 4: Resize, zero-point at the lowest code (1)", "XNNPACK", remark="plain and half-pixel"),
         Case(
-            "int32 Gather and weighted sums (`ops/integers.py`)",
+            "int32 Gather and weighted sums (`ops/averages.py`)",
             "XNNPACK",
             remark="at about fifteen elementwise operators: ONNX's Resize has no 11-bit weights",
             when="by other factors",

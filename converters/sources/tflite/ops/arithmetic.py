@@ -2,7 +2,12 @@
 
 Scales are nudged, and zero-points moved, so that every pair of codes comes out as LiteRT's XNNPACK kernels compute it
 (``converters.integer.pair_search``); runtimes that fuse the operator pay nothing for it. Where no such numbers exist
-the same integers are computed step by step (``ops.integers``). ``--leaky-relu float`` keeps the file's own numbers.
+the same integers are computed step by step. A sum is XNNPACK's own: int32 codes times integer multipliers, a constant
+that keeps the total above zero, a division by a power of two that therefore rounds down: about ten elementwise
+operators instead of one. A product is that of centred codes in float32, which holds it, times one float32 factor,
+rounded half to even: six operators. Bit exact on every runtime with IEEE arithmetic; ``--arithmetic fused`` keeps the
+fused operator instead, within 1 LSB. What XNNPACK does not take is looked up in a table of all pairs. ``--leaky-relu
+float`` keeps the file's own numbers.
 """
 
 from __future__ import annotations
@@ -12,19 +17,29 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from converters.graph import dequantize_node, quantize_node
 from converters.integer.functions import prelu_tables, square_table
 from converters.integer.pair_search import gated_pairs, pairs_of, search_form, squared_pairs
-from converters.integer.pairs import Affine, PairCase, PairOp, all_codes, xnnpack_takes
+from converters.integer.pairs import (
+    Affine,
+    PairCase,
+    PairOp,
+    all_codes,
+    builtin_codes,
+    product_factor,
+    sum_multipliers,
+    xnnpack_takes,
+)
 from converters.quant import QuantParams
 from converters.sources.tflite.context import laid_out, per_tensor
 from converters.sources.tflite.ops.activations import (
+    clipped_codes,
     close_by_table,
     close_with_activation,
     code_bounds,
     leaky_case,
     look_up_rows,
 )
-from converters.sources.tflite.ops.integers import close_pair, look_up_pair
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,7 +97,7 @@ def combine(context: ImportContext) -> None:
         if context.keeps_fused():
             _close_plainly(context, a, b)
         else:
-            look_up_pair(context, case, [_aligned_codes(context, index) for index in (a, b)])
+            _look_up_pair(context, case, [_aligned_codes(context, index) for index in (a, b)])
         return
     square = leaky_case(context, a)
     pairs = pairs_that_occur(context.model, op, case, [_codes(context, case, index) for index in (a, b)], square)
@@ -95,7 +110,7 @@ def combine(context: ImportContext) -> None:
         low, high = (bound + context.to_int8 for bound in code_bounds(context))
         close_by_table(context, np.clip(square_table(square), low, high))
     else:
-        close_pair(context, case, [_aligned_codes(context, index) for index in (a, b)])
+        _close_pair(context, case, [_aligned_codes(context, index) for index in (a, b)])
 
 
 def pairs_that_occur(
@@ -114,6 +129,74 @@ def pairs_that_occur(
         return squared_pairs(case, square_table(square) + case.lowest + 128)
     gate = gate_of(model, op)
     return pairs_of(case, *codes) if gate is None else gated_pairs(case, gate)
+
+
+def _close_pair(context: ImportContext, case: PairCase, operands: Sequence[ir.Value]) -> None:
+    """Compute an operator that XNNPACK takes from the codes of its operands, its fused activation included."""
+    context.notes.append(
+        f"{context.op.op} {context.names[context.target]!r} is computed step by step: no fused form equals LiteRT in "
+        "every pair"
+    )
+    if case.op == "MUL":
+        context.tell(context.target, "table")
+        _close_product(context, case, operands)
+    else:
+        context.define_computed(clipped_codes(context, _sum(context, case, operands), np.int32))
+
+
+def _look_up_pair(context: ImportContext, case: PairCase, operands: Sequence[ir.Value]) -> None:
+    """Look up an operator that LiteRT's built-in kernel computes: a code for each of 65,536 pairs."""
+    name = context.names[context.target]
+    rows, columns = (context.wide(codes, f"wide{position}") for position, codes in enumerate(operands))
+    index = context.node("Add", [context.step("Mul", rows, np.int32(256), "row"), columns], "pair")
+    if case.lowest:
+        index = context.step("Add", index, np.int32(-257 * case.lowest), "index")
+    table = np.clip(builtin_codes(case), *code_bounds(context)).reshape(-1).astype(context.code_dtype)
+    values = context.initializer(table, "table")
+    context.define(context.target, context.writer.op("Gather", [values, index], name, axis=0))
+    context.tell(context.target, "table")
+    context.notes.append(
+        f"{context.op.op} {name!r} is looked up in a table of 65,536 pairs: XNNPACK does not take it, and LiteRT's "
+        "built-in kernel has integers of its own"
+    )
+
+
+def _sum(context: ImportContext, case: PairCase, operands: Sequence[ir.Value]) -> ir.Value:
+    m = sum_multipliers(case)
+    codes = np.array([case.lowest, case.lowest + 255], np.int64)
+    totals = (codes - case.a.zero_point)[:, None] * m.m_a + (codes - case.b.zero_point)[None] * m.m_b
+    lift = max(0, -(int(totals.min()) >> m.shift))  # steps that keep the total above zero
+    start = (lift << m.shift) + (1 << (m.shift - 1)) - case.a.zero_point * m.m_a - case.b.zero_point * m.m_b
+    wide = [context.wide(codes, f"wide{position}") for position, codes in enumerate(operands)]
+    if int(totals.max()) + (lift << m.shift) + (1 << (m.shift - 1)) >= 2**31:
+        raise OverflowError("its sums do not fit 32 bits")  # told with the operator's name
+    terms = [
+        context.step("Mul", value, np.int32(factor), f"term{position}")
+        for position, (value, factor) in enumerate(zip(wide, (m.m_a, m.m_b), strict=True))
+    ]
+    total = context.step("Add", context.node("Add", terms, "total"), np.int32(start), "lifted")
+    steps = context.step("Div", total, np.int32(1 << m.shift), "steps")
+    return context.step("Add", steps, np.int32(case.out.zero_point - lift), "codes")
+
+
+def _close_product(context: ImportContext, case: PairCase, operands: Sequence[ir.Value]) -> None:
+    """Centred codes as DequantizeLinear with scale 1 gives them, their product, one float32 factor, Round."""
+    writer, dtype = context.writer, context.code_dtype
+    a, b, out = (QuantParams.per_tensor(1.0, affine.zero_point) for affine in (case.a, case.b, case.out))
+    centred = [
+        dequantize_node(writer, codes, params, dtype, context.name(f"centred{position}"))
+        for position, (params, codes) in enumerate(zip((a, b), operands, strict=True))
+    ]
+    steps = context.step("Mul", context.node("Mul", centred, "product"), product_factor(case), "scaled")
+    rounded = context.node("Round", [steps], "rounded")
+    low, high = code_bounds(context)
+    if (low, high) != (case.lowest, case.lowest + 255):
+        limits = [
+            context.initializer(np.float32(bound - case.out.zero_point), f"{side} step")
+            for side, bound in (("lowest", low), ("highest", high))
+        ]
+        rounded = context.node("Clip", [rounded, *limits], "clipped")
+    context.define(context.target, quantize_node(writer, rounded, out, dtype, context.names[context.target]))
 
 
 def _in_order(context: ImportContext) -> tuple[int, int]:
