@@ -28,26 +28,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ImportedNetwork:
-    """A network in the writer's graph, from ``image`` to the raw outputs, in canonical form (``converters.graph``).
+    """A network in the writer's graph, from ``image`` to the raw outputs, in canonical form (``converters.graph``)."""
 
-    Attributes:
-        outputs: the values of ``DetectorSpec.network_outputs``, float32, under their names.
-        twins: source tensor name -> its ONNX twin, as the importer wrote it.
-        quantization: summary for people, such as ``"int8 per-channel"``.
-        activations: dtype of the activation codes; ``"float32"`` for a network that is not quantised.
-        notes: what people should know, one sentence each.
-        deviations: every number that is not the source's.
-        canonical: whether it is in that form; a foreign translator's graph is taken as it is.
-        leaky_relu: which LeakyReLU was written where the caller's choice does not apply; None: as the options say.
-    """
-
-    outputs: tuple[ir.Value, ...]
-    twins: Mapping[str, TensorTwin]
-    quantization: str
-    activations: ActivationCodes
-    notes: tuple[str, ...] = ()
-    deviations: tuple[Deviation, ...] = ()
-    canonical: bool = True
+    outputs: tuple[ir.Value, ...]  # the values of ``DetectorSpec.network_outputs``, float32, under their names
+    twins: Mapping[str, TensorTwin]  # source tensor name -> its ONNX twin, as the importer wrote it
+    quantization: str  # summary for people, such as ``"int8 per-channel"``
+    activations: ActivationCodes  # dtype of the activation codes; ``"float32"`` for a network that is not quantised
+    notes: tuple[str, ...] = ()  # what people should know, one sentence each
+    deviations: tuple[Deviation, ...] = ()  # every number that is not the source's
+    canonical: bool = True  # whether it is in that form; a foreign translator's graph is taken as it is
+    # which LeakyReLU was written where the caller's choice does not apply; None: as the options say
     leaky_relu: LeakyRelu | None = None
 
 
@@ -70,48 +60,31 @@ class Later:
 
 @dataclass(frozen=True, slots=True)
 class Importer:
-    """The three steps of reading one source format.
+    """The three steps of reading one source format."""
 
-    Attributes:
-        read: bytes, file name (for messages) and, where ``takes_size``, what is stated of the picture's size -> the
-            source model, every part of it checked.
-        facts: what the source model itself tells about its detector.
-        build: writes the network into the writer's graph.
-        require: raises what ``build`` would of operators and types, so that it is told beside what the description
-            lacks.
-        takes_size: files may leave the picture's size open.
-        dequantizes: it can write the float network of a quantised file.
-    """
-
+    # bytes, file name (for messages) and, where ``takes_size``, what is stated of the picture's size -> the source
+    # model, every part of it checked
     read: Callable[..., Any]
-    facts: Callable[[Any], SourceFacts]
+    facts: Callable[[Any], SourceFacts]  # what the source model itself tells about its detector
+    # writes the network into the writer's graph
     build: Callable[[Any, GraphWriter, DetectorSpec, ConvertOptions], ImportedNetwork]
+    # raises what ``build`` would of operators and types, so that it is told beside what the description lacks
     require: Callable[[Any], None] | None = None
-    takes_size: bool = False
-    dequantizes: bool = False
+    takes_size: bool = False  # files may leave the picture's size open
+    dequantizes: bool = False  # it can write the float network of a quantised file
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A source format: a row of ``converters.sources.SOURCES``.
+    """A source format: a row of ``converters.sources.SOURCES``."""
 
-    Attributes:
-        title: what messages call it.
-        sniff: whether a file's first bytes are of it.
-        importers: who can translate it, by the name of the choice; ``"native"`` always.
-        inspect: what ``xdet inspect`` shows of a file; a function of ``xdet.inspection``.
-        compare: what ``xdet check`` compares beside the outputs; a function of ``xdet.checking``.
-        extra: the extra without which a file cannot be read; None for none.
-        loads: its layers are known only when that extra has loaded it, which takes time.
-    """
-
-    title: str
-    sniff: Callable[[bytes], bool]
-    importers: Mapping[ImporterChoice, Importer]
-    inspect: Later
-    compare: Later
-    extra: str | None = None
-    loads: bool = False
+    title: str  # what messages call it
+    sniff: Callable[[bytes], bool]  # whether a file's first bytes are of it
+    importers: Mapping[ImporterChoice, Importer]  # who can translate it, by the name of the choice; ``"native"`` always
+    inspect: Later  # what ``xdet inspect`` shows of a file; a function of ``xdet.inspection``
+    compare: Later  # what ``xdet check`` compares beside the outputs; a function of ``xdet.checking``
+    extra: str | None = None  # the extra without which a file cannot be read; None for none
+    loads: bool = False  # its layers are known only when that extra has loaded it, which takes time
 
 
 def as_raw_output(writer: GraphWriter, value: ir.Value, shape: tuple[int, ...] | None, output: RawOutput) -> ir.Value:

@@ -36,25 +36,15 @@ ZIP_SIGNATURE = b"PK"
 
 @dataclass(frozen=True, eq=False)
 class KerasFile:
-    """A whole file that passed every check.
+    """A whole file that passed every check."""
 
-    Attributes:
-        file: the file's name, for messages.
-        data: its bytes.
-        container: ``"h5"`` or ``"keras"`` (zip).
-        version: the Keras that wrote it, such as ``"2.8.0"``.
-        layers: its layers in stored order.
-        input_shape: sizes of the first input layer, None where free.
-        config: the whole configuration, as stored.
-    """
-
-    file: str
-    data: bytes
-    container: Container
-    version: str
-    layers: tuple[KerasLayer, ...]
-    input_shape: tuple[int | None, ...]
-    config: Mapping[str, object]
+    file: str  # the file's name, for messages
+    data: bytes  # its bytes
+    container: Container  # ``"h5"`` or ``"keras"`` (zip)
+    version: str  # the Keras that wrote it, such as ``"2.8.0"``
+    layers: tuple[KerasLayer, ...]  # its layers in stored order
+    input_shape: tuple[int | None, ...]  # sizes of the first input layer, None where free
+    config: Mapping[str, object]  # the whole configuration, as stored
 
     @property
     def is_legacy(self) -> bool:
@@ -64,39 +54,24 @@ class KerasFile:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class StoredLayer:
-    """One layer of a stored network.
+    """One layer of a stored network."""
 
-    Attributes:
-        name: its name.
-        kind: Keras' class, such as ``"Conv2D"``.
-        config: its configuration, as stored.
-        inputs: names of the layers that it reads.
-        weights: role (``"kernel"``, ``"gamma"``, ...) -> array, as Keras lays it out; ``(h, w, in, out)`` for a
-            convolution's.
-    """
-
-    name: str
-    kind: str
-    config: Mapping[str, Any]
-    inputs: tuple[str, ...]
+    name: str  # its name
+    kind: str  # Keras' class, such as ``"Conv2D"``
+    config: Mapping[str, Any]  # its configuration, as stored
+    inputs: tuple[str, ...]  # names of the layers that it reads
+    # role (``"kernel"``, ``"gamma"``, ...) -> array, as Keras lays it out; ``(h, w, in, out)`` for a convolution's
     weights: Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class KerasNetwork:
-    """A whole network.
+    """A whole network."""
 
-    Attributes:
-        file: the file's name, for messages.
-        layers: in stored order, each behind what it reads.
-        output: the layer whose result is the head.
-        input_shape: sizes of the picture, batch first, None where free.
-    """
-
-    file: str
-    layers: tuple[StoredLayer, ...]
-    output: str
-    input_shape: tuple[int | None, ...]
+    file: str  # the file's name, for messages
+    layers: tuple[StoredLayer, ...]  # in stored order, each behind what it reads
+    output: str  # the layer whose result is the head
+    input_shape: tuple[int | None, ...]  # sizes of the picture, batch first, None where free
 
 
 def read_keras(data: bytes, file: str) -> KerasFile:

@@ -194,19 +194,13 @@ def static_shape(value: ir.Value, *, open_batch: bool = False) -> tuple[int, ...
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What stands in front of a value, as far as it tells what the value's numbers are.
+    """What stands in front of a value, as far as it tells what the value's numbers are."""
 
-    Attributes:
-        activations: operators that activated them last.
-        reach: the largest constant that they were multiplied by last, as boxes by strides; None where there was none.
-        is_nchw: whether channels come before rows and columns; None where no operator tells.
-        from_picture: whether a product of the picture reaches the value.
-    """
-
-    activations: tuple[str, ...] = ()
+    activations: tuple[str, ...] = ()  # operators that activated them last
+    # the largest constant that they were multiplied by last, as boxes by strides; None where there was none
     reach: float | None = None
-    is_nchw: bool | None = None
-    from_picture: bool = False
+    is_nchw: bool | None = None  # whether channels come before rows and columns; None where no operator tells
+    from_picture: bool = False  # whether a product of the picture reaches the value
 
 
 def endings(graph: ir.Graph) -> dict[str, Ending]:

@@ -41,29 +41,17 @@ WITHOUT_END = (
 
 @dataclass(frozen=True, eq=False)
 class OnnxSource:
-    """An ONNX file that was looked through.
+    """An ONNX file that was looked through."""
 
-    Attributes:
-        file: its name, for messages.
-        proto: what it holds.
-        picture: name of its input.
-        dtype: of the input, ``"float32"`` or ``"uint8"``.
-        is_nchw: whether channels come before rows and columns.
-        channels: of the picture.
-        size_hw: rows and columns of the picture.
-        any_batch: whether the batch is open; otherwise it is one image.
-        metadata: what the file says in words; None where it says nothing that is known.
-    """
-
-    file: str
-    proto: onnx.ModelProto
-    picture: str
-    dtype: str
-    is_nchw: bool
-    channels: int
-    size_hw: tuple[int, int]
-    any_batch: bool
-    metadata: FileMetadata | None
+    file: str  # its name, for messages
+    proto: onnx.ModelProto  # what it holds
+    picture: str  # name of its input
+    dtype: str  # of the input, ``"float32"`` or ``"uint8"``
+    is_nchw: bool  # whether channels come before rows and columns
+    channels: int  # of the picture
+    size_hw: tuple[int, int]  # rows and columns of the picture
+    any_batch: bool  # whether the batch is open; otherwise it is one image
+    metadata: FileMetadata | None  # what the file says in words; None where it says nothing that is known
 
     def shape(self, batch: int | str) -> tuple[int | str, ...]:
         """The input's shape for a batch."""

@@ -37,39 +37,28 @@ CODE_DTYPES = frozenset({"int8", "uint8"})
 
 @dataclass
 class ImportContext:
-    """What handlers read from and write to.
+    """What handlers read from and write to."""
 
-    Attributes:
-        model: the source.
-        writer: the ONNX graph under construction.
-        activations: dtype of activation codes in the graph.
-        rounding: ``"litert"``: ties and tables of LiteRT's kernels, at the price of a second scale for some tensors;
-            ``"real"``: the real functions.
-        batch: images per call, or a name where that is left open.
-        arithmetic: what is written where no fused operator has LiteRT's codes: integers step by step, or the fused
-            operator.
-        values: source tensor index -> ONNX value (codes, or float for unquantised tensors).
-        constants: source tensor index -> array in the source's layout, for constants and folded shape arithmetic.
-        twins: source tensor name -> where it lives in the ONNX graph.
-        notes: what is worth telling the user.
-        deviations: every number that is written unlike the source's.
-        names: a unique name per source tensor: its own, or ``tensor_7`` where it has none, or ``conv#7`` where it is
-            taken (the contract's names are).
-        op: the operator in translation; ``converters.sources.tflite.importer.translate`` moves it on.
-    """
-
-    model: TfliteModel
-    writer: GraphWriter
-    activations: Activations
+    model: TfliteModel  # the source
+    writer: GraphWriter  # the ONNX graph under construction
+    activations: Activations  # dtype of activation codes in the graph
+    # ``"litert"``: ties and tables of LiteRT's kernels, at the price of a second scale for some tensors; ``"real"``:
+    # the real functions
     rounding: Rounding
-    batch: int | str = 1
+    batch: int | str = 1  # images per call, or a name where that is left open
+    # what is written where no fused operator has LiteRT's codes: integers step by step, or the fused operator
     arithmetic: Arithmetic = "litert"
+    # source tensor index -> ONNX value (codes, or float for unquantised tensors)
     values: dict[int, ir.Value] = field(default_factory=dict)
+    # source tensor index -> array in the source's layout, for constants and folded shape arithmetic
     constants: dict[int, NDArray[Any]] = field(default_factory=dict)
-    twins: dict[str, TensorTwin] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    deviations: list[Deviation] = field(default_factory=list)
+    twins: dict[str, TensorTwin] = field(default_factory=dict)  # source tensor name -> where it lives in the ONNX graph
+    notes: list[str] = field(default_factory=list)  # what is worth telling the user
+    deviations: list[Deviation] = field(default_factory=list)  # every number that is written unlike the source's
+    # a unique name per source tensor: its own, or ``tensor_7`` where it has none, or ``conv#7`` where it is taken (the
+    # contract's names are)
     names: tuple[str, ...] = field(init=False)
+    # the operator in translation; ``converters.sources.tflite.importer.translate`` moves it on
     op: TfliteOperator = field(init=False)
 
     def __post_init__(self) -> None:

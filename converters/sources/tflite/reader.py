@@ -36,54 +36,35 @@ OptionValue = int | float | bool | str
 
 @dataclass(frozen=True)
 class TfliteOperator:
-    """One operator, in execution order.
+    """One operator, in execution order."""
 
-    Attributes:
-        index: its position in ``TfliteModel.operators``.
-        op: the schema's name (``"CONV_2D"``); ``"BUILTIN_999"`` where newer than the schema;
-            ``"CUSTOM:name"``.
-        inputs: tensor indices; -1 is an absent optional input.
-        outputs: tensor indices.
-        options: the operator's parameters under the names of ``schema.OPTIONS``, the schema's default where
-            the file has none; the numbers of its FlexBuffer for ``POSTPROCESS``; empty for operators that are not
-            listed there.
-    """
-
-    index: int
-    op: str
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
+    index: int  # its position in ``TfliteModel.operators``
+    op: str  # the schema's name (``"CONV_2D"``); ``"BUILTIN_999"`` where newer than the schema; ``"CUSTOM:name"``
+    inputs: tuple[int, ...]  # tensor indices; -1 is an absent optional input
+    outputs: tuple[int, ...]  # tensor indices
+    # the operator's parameters under the names of ``schema.OPTIONS``, the schema's default where the file has none; the
+    # numbers of its FlexBuffer for ``POSTPROCESS``; empty for operators that are not listed there
     options: Mapping[str, OptionValue]
 
 
 @dataclass(frozen=True, eq=False)
 class TfliteModel:
-    """A whole file.
+    """A whole file."""
 
-    Attributes:
-        file: the file's name, for messages.
-        description: the writer's own words, such as ``"MLIR Converted."``.
-        tensors: all tensors, by index.
-        operators: all operators, in execution order.
-        inputs: indices of the tensors the caller feeds.
-        outputs: indices of the tensors the caller reads; where there is a ``postprocess``, its boxes and scores.
-        postprocess: the operator that turned these into detections and ends the file, which is none of ``operators``;
-            its parameters are ``converters.sources.tflite.facts``'s to read.
-        metadata: what the file says in words.
-        constant_outputs: indices of the file's outputs that are constants, which are none of ``outputs``.
-        data: the file's bytes.
-    """
-
-    file: str
-    description: str
-    tensors: tuple[TfliteTensor, ...]
-    operators: tuple[TfliteOperator, ...]
-    inputs: tuple[int, ...]
+    file: str  # the file's name, for messages
+    description: str  # the writer's own words, such as ``"MLIR Converted."``
+    tensors: tuple[TfliteTensor, ...]  # all tensors, by index
+    operators: tuple[TfliteOperator, ...]  # all operators, in execution order
+    inputs: tuple[int, ...]  # indices of the tensors the caller feeds
+    # indices of the tensors the caller reads; where there is a ``postprocess``, its boxes and scores
     outputs: tuple[int, ...]
+    # the operator that turned these into detections and ends the file, which is none of ``operators``; its parameters
+    # are ``converters.sources.tflite.facts``'s to read
     postprocess: TfliteOperator | None = None
-    metadata: tuple[FileMetadata, ...] = ()
+    metadata: tuple[FileMetadata, ...] = ()  # what the file says in words
+    # indices of the file's outputs that are constants, which are none of ``outputs``
     constant_outputs: tuple[int, ...] = ()
-    data: bytes = b""
+    data: bytes = b""  # the file's bytes
 
 
 IDENTIFIER = b"TFL3"

@@ -32,28 +32,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TfliteTensor:
-    """One tensor of the only subgraph.
+    """One tensor of the only subgraph."""
 
-    Attributes:
-        index: its position in ``TfliteModel.tensors``.
-        name: as in the file; may be empty and need not be unique.
-        dtype: numpy's name (``"int8"``, ``"float32"``, ``"bool"``) or, where numpy has no such type, the
-            schema's in lower case (``"int4"``, ``"bfloat16"``, ``"string"``); a number newer than the schema
-            reads ``"type_99"``.
-        shape: sizes in the file's layout (activations NHWC); a dynamic batch reads 1.
-        quant: scale and zero-point, or None for a tensor that is not quantised.
-        data: read-only array of ``shape``, a view into the file's bytes (bool: a copy), for constants of a
-            numpy type; else None.
-        is_constant: whether the file holds a value, even one that is not decoded (int4, string).
-    """
-
-    index: int
-    name: str
+    index: int  # its position in ``TfliteModel.tensors``
+    name: str  # as in the file; may be empty and need not be unique
+    # numpy's name (``"int8"``, ``"float32"``, ``"bool"``) or, where numpy has no such type, the schema's in lower case
+    # (``"int4"``, ``"bfloat16"``, ``"string"``); a number newer than the schema reads ``"type_99"``
     dtype: str
-    shape: tuple[int, ...]
-    quant: QuantParams | None
+    shape: tuple[int, ...]  # sizes in the file's layout (activations NHWC); a dynamic batch reads 1
+    quant: QuantParams | None  # scale and zero-point, or None for a tensor that is not quantised
+    # read-only array of ``shape``, a view into the file's bytes (bool: a copy), for constants of a numpy type; else
+    # None
     data: NDArray[Any] | None
-    is_constant: bool = False
+    is_constant: bool = False  # whether the file holds a value, even one that is not decoded (int4, string)
 
 
 MAX_RANK = 8

@@ -197,17 +197,11 @@ def _is_repetition(table: NDArray[np.int64], size: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class AxisWeights:
-    """How new positions of one axis are made of old ones.
+    """How new positions of one axis are made of old ones."""
 
-    Attributes:
-        lower: int64 ``(new size,)``, the old position below.
-        upper: the one above, with ``weight``.
-        weight: int32, 0..2048.
-    """
-
-    lower: NDArray[np.int64]
-    upper: NDArray[np.int64]
-    weight: NDArray[np.int32]
+    lower: NDArray[np.int64]  # int64 ``(new size,)``, the old position below
+    upper: NDArray[np.int64]  # the one above, with ``weight``
+    weight: NDArray[np.int32]  # int32, 0..2048
 
     @property
     def is_coarse(self) -> bool:

@@ -265,17 +265,11 @@ def is_sparse(model: TfliteModel, op: TfliteOperator) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class PhaseAxis:
-    """A transposed convolution along one axis.
+    """A transposed convolution along one axis."""
 
-    Attributes:
-        taps: for each phase the pairs (offset of the input, tap of the kernel).
-        rows: how many outputs each phase has.
-        pads: input pixels of zero in front and behind.
-    """
-
-    taps: tuple[tuple[tuple[int, int], ...], ...]
-    rows: int
-    pads: tuple[int, int]
+    taps: tuple[tuple[tuple[int, int], ...], ...]  # for each phase the pairs (offset of the input, tap of the kernel)
+    rows: int  # how many outputs each phase has
+    pads: tuple[int, int]  # input pixels of zero in front and behind
 
     @property
     def span(self) -> int:
