@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from converters.quantize.loss import FEWEST_BOXES, QuantizationLoss
-from converters.quantize.network import quantize_network
+from converters.quantize.network import FEWEST_BOXES, QuantizationLoss, quantize_network
 from converters.spec import Rescaling
 from tests.converters.quantize.float_networks import FloatNetwork, imported, options, spec_of
 
