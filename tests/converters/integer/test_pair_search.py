@@ -9,8 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.integer.pair_kernels import kernels_of
-from converters.integer.pair_search import PairForm, failing_kernels, gated_pairs, is_proven, pairs_of, search_form
+from converters.integer.pair_search import (
+    PairForm,
+    failing_kernels,
+    gated_pairs,
+    is_proven,
+    kernels_of,
+    pairs_of,
+    search_form,
+)
 from converters.integer.pairs import Affine, PairCase, PairOp, all_codes, sum_multipliers, xnnpack_codes, xnnpack_takes
 
 

@@ -2,7 +2,7 @@
 
 Sums and products of two tensors may have other numbers than the source's. The three pairs around an Add, Sub or Mul are
 judged together: with their numbers each of the kernels that x86 runs gives LiteRT XNNPACK's code for all 65,536 pairs
-(``converters.integer.pairs``, ``converters.integer.pair_kernels``), or for those that a constant leaves, or that occur
+(``converters.integer.pairs``, ``pair_search``), or for those that a constant leaves, or that occur
 where a tensor meets itself or its own LOGISTIC (SiLU). A product may also stand step by step: of codes with scale 1,
 times one factor, rounded.
 
