@@ -15,7 +15,7 @@ from converters.files import require_writable, write_output
 from converters.float16 import write_float16
 from converters.graph import IR_VERSION, GraphWriter, float_products, infer_shapes, keep_static_shapes, require_finite
 from converters.heads.nms_nodes import add_head
-from converters.integer.vector import attempt_golden_vector
+from converters.integer.evaluate import attempt_golden_vector
 from converters.opset import oldest_runtimes, stamp_opset
 from converters.passes.pipelines import run_pipeline
 from converters.passes.weights import omit_zero_points

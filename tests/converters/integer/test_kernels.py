@@ -15,13 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.graph import GraphWriter, dequantize_node, quantize_node
-from converters.integer import convolution, vector
+from converters.integer import convolution
 from converters.integer.convolution import Window, convolve, multiply
-from converters.integer.evaluate import GraphValues, NotEvaluatedError, evaluate
+from converters.integer.evaluate import GraphValues, NotEvaluatedError, attempt_golden_vector, evaluate, golden_vector
 from converters.integer.golden import stored_codes
 from converters.integer.kernels import MOVERS, combine, fold
 from converters.integer.values import Quantized, Reals, Rounding, Sums, is_settled, quantize_value, to_reals
-from converters.integer.vector import attempt_golden_vector, golden_vector
 from converters.quant import QuantParams
 from converters.sources.base import ImportedNetwork
 from converters.spec import DetectorSpec, ImageInput, RawOutput, Rescaling
@@ -231,7 +230,7 @@ def test_a_float_network_needs_no_note() -> None:
 
 def test_int8_codes_are_stored_in_uint8_form(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Quantized(codes(3, 1, 8, 8, 3, dtype=np.int8), np.array(0.2, np.float32), np.array(-5, np.int32))
-    monkeypatch.setattr(vector, "_head", lambda *_: ([found], ()))
+    monkeypatch.setattr("converters.integer.evaluate._head", lambda *_: ([found], ()))
     stored = golden_vector(sum_of_two(), ["head"], replace(SPEC))
     assert stored.zero_point == 123
     assert stored_codes(stored)[0] == int(found.codes[0, 0, 0, 0]) + 128
