@@ -211,7 +211,7 @@ def window_of(node: ir.Node, image_shape: tuple[int, ...], kernel: tuple[int, ..
     if rule == "NOTSET":
         top, left, bottom, right = node.attributes.get_ints("pads", (0, 0, 0, 0))
     elif rule == "SAME_UPPER":
-        sides = [_same_upper(*axis) for axis in zip(image_shape[2:], kernel, strides, dilations, strict=True)]
+        sides = [same_padding(*axis) for axis in zip(image_shape[2:], kernel, strides, dilations, strict=True)]
         (top, bottom), (left, right) = sides
     elif rule == "VALID":
         top = left = bottom = right = 0
@@ -253,7 +253,10 @@ def _maximum(node: ir.Node, array: NDArray[Any], lowest: float) -> NDArray[Any]:
     return np.asarray(result)
 
 
-def _same_upper(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    """Padding (before, after) that keeps ``ceil(size / stride)`` results; the odd one goes behind."""
+def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int]:
+    """SAME padding of one axis as (before, after), in TFLite and Keras as by ONNX's SAME_UPPER: the odd one goes after.
+
+    Source: tensorflow/lite/kernels/padding.h.
+    """
     total = max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
     return total // 2, total - total // 2

@@ -376,16 +376,6 @@ def laid_out(array: NDArray[Any]) -> NDArray[Any]:
     return array.transpose(NHWC_TO_NCHW) if array.ndim == 4 else array
 
 
-def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int]:
-    """TFLite's SAME padding of one axis as (before, after): the odd pixel goes after.
-
-    Source: tensorflow/lite/kernels/padding.h.
-    """
-    out = -(-size // stride)
-    total = max((out - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
-    return total // 2, total - total // 2
-
-
 def per_tensor(model: TfliteModel, *indices: int) -> list[QuantParams] | None:
     """The tensors' quantisation; None where one has no scale, or several."""
     quants = [model.tensors[index].quant for index in indices]

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.integer.convolution import same_padding
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -118,16 +120,6 @@ class Other:
 
 
 Act = Product | Affine | Leaky | Clamp | Pool | Padding | Other
-
-
-def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    """SAME padding of one axis, (before, after): the odd pixel goes after, in TFLite as in Keras.
-
-    Source: tensorflow/lite/kernels/padding.h.
-    """
-    covered = (-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1
-    total = max(covered - size, 0)
-    return total // 2, total - total // 2
 
 
 def same_pads(

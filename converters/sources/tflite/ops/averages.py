@@ -41,8 +41,9 @@ import numpy as np
 
 from converters._ir import ir
 from converters.errors import SourceFileError
+from converters.integer.convolution import same_padding
 from converters.quant import QuantParams
-from converters.sources.tflite.context import ImportContext, other_scale, per_tensor, same_padding
+from converters.sources.tflite.context import ImportContext, other_scale, per_tensor
 from converters.sources.tflite.ops.activations import INT32, close_with_activation
 
 if TYPE_CHECKING:

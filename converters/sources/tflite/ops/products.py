@@ -32,9 +32,10 @@ import numpy as np
 from converters._ir import ir
 from converters.errors import SourceFileError, UnsupportedModelError
 from converters.graph import bias_params, constant_node
+from converters.integer.convolution import same_padding
 from converters.integer.functions import quantized_multiplier
 from converters.quant import QuantParams
-from converters.sources.tflite.context import CODE_DTYPES, ImportContext, same_padding
+from converters.sources.tflite.context import CODE_DTYPES, ImportContext
 from converters.sources.tflite.ops.activations import clipped_codes, close_with_activation
 from converters.spec import TensorTwin
 
