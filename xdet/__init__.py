@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from xdet.checking.selftest import SelfTest, run_selftest
     from xdet.conversion import convert, describe, describing_options
     from xdet.detection.batch import detect_files, detect_to_file
-    from xdet.detection.demo import run_demo
     from xdet.detection.detector import Detector
+    from xdet.detection.embedded import run_demo
     from xdet.detection.film import detect_film_to_file, detect_frames
     from xdet.detection.parquet import open_results
     from xdet.detection.units import try_units
@@ -53,7 +53,7 @@ _HOMES = {
     "xdet.checking.selftest": ("SelfTest", "run_selftest"),
     "xdet.conversion": ("convert", "describe", "describing_options"),
     "xdet.detection.batch": ("detect_files", "detect_to_file"),
-    "xdet.detection.demo": ("run_demo",),
+    "xdet.detection.embedded": ("run_demo",),
     "xdet.detection.detector": ("Detector",),
     "xdet.detection.film": ("detect_film_to_file", "detect_frames"),
     "xdet.detection.parquet": ("open_results",),

@@ -19,14 +19,8 @@ import numpy as np
 
 from xdet.detection.batch import result_name
 from xdet.detection.detector import Detector
-from xdet.detection.rows import (
-    NamedImage,
-    arrow_schema,
-    detections_to_entry,
-    entry_to_row,
-    failure_to_entry,
-    row_to_entry,
-)
+from xdet.detection.parquet import arrow_schema, row_to_entry
+from xdet.detection.results import NamedImage, detections_to_entry, entry_to_row, failure_to_entry
 from xdet.detections import require_classes
 from xdet.errors import ImageError, UsageError, XdetError, import_extra
 from xdet.pictures.addresses import Address, is_stored
@@ -70,7 +64,7 @@ def detect(
             ``iou_threshold``, and ``threads``, 1 if not given.
 
     Returns:
-        A lazy ``ray.data.Dataset`` with the columns of ``xdet.detection.rows.COLUMNS``, one row per photograph.
+        A lazy ``ray.data.Dataset`` with the columns of ``xdet.detection.results.COLUMNS``, one row per photograph.
 
     Raises:
         MissingExtraError: Ray is not installed.

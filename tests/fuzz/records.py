@@ -51,7 +51,8 @@ def parquet_corpus() -> bytes:
     import pyarrow as pa
     from pyarrow import parquet
 
-    from xdet.detection.rows import arrow_schema, entry_to_row
+    from xdet.detection.parquet import arrow_schema
+    from xdet.detection.results import entry_to_row
 
     file = io.BytesIO()
     table = pa.Table.from_pylist([entry_to_row(entry) for entry in ENTRIES], arrow_schema(HEADER))

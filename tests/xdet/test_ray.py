@@ -22,9 +22,8 @@ from xdet.cli.app import build_app
 from xdet.conversion import convert
 from xdet.detection.batch import detect_to_file
 from xdet.detection.detector import Detector
-from xdet.detection.parquet import open_results
+from xdet.detection.parquet import open_results, row_to_entry
 from xdet.detection.results import results_header
-from xdet.detection.rows import row_to_entry
 from xdet.errors import DataError, MissingExtraError, UsageError
 from xdet.pictures.addresses import Address, is_stored
 from xdet.pictures.listing import list_stored

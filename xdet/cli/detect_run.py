@@ -26,9 +26,8 @@ from xdet.detection.report import (
 from xdet.detection.results import LINES_MARK, is_results_file, require_names, results_header
 from xdet.errors import ImageError, UsageError
 from xdet.pictures.addresses import Address
-from xdet.pictures.recording import recording_paths, require_encoder
 from xdet.pictures.render import picture_paths
-from xdet.pictures.video import frames_expected, import_av
+from xdet.pictures.video import frames_expected, import_av, recording_paths, require_encoder
 from xdet.writing.files import PICTURE_MARK, Output, has_mark, make_folder, require_apart
 from xdet.writing.text import format_pixels, format_score
 

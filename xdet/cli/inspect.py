@@ -293,6 +293,6 @@ def demo(*, output: options.OutputPath = Path("xdet-demo"), force: options.Force
         xdet demo
         xdet demo --output somewhere/else
     """
-    from xdet.detection.demo import run_demo
+    from xdet.detection.embedded import run_demo
 
     run_demo(output, console.print_line, force=force)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xdet.detection.report import DetectionReport, FailedImage
-from xdet.detection.rows import NamedImage
 from xdet.errors import DataError, ImageError
 from xdet.pictures.images import Encoded, hash_file
 from xdet.pictures.preparation import Preparation, prepare, through_network
@@ -87,6 +86,8 @@ def detect_to_file(
     Returns:
         How many images have changed since ``results`` got them, and were detected anew.
     """
+    from xdet.detection.results import NamedImage
+
     todo, changed = [], 0
     for index, image in enumerate(images):
         name = result_name(image)

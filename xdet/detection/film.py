@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from xdet.detection.rows import NamedImage
+from xdet.detection.results import NamedImage
 from xdet.errors import ImageError
 from xdet.pictures.images import hash_file
 from xdet.pictures.preparation import Preparation, Prepared, prepare, through_network
@@ -130,7 +130,7 @@ def detect_film_to_file(
         ImageError: as ``detect_frames``, without ``results``, which take such a failure as a line of the film.
         OutputError: a result cannot be written.
     """
-    from xdet.pictures.recording import Recording
+    from xdet.pictures.video import Recording
 
     whole = NamedImage(film.name, "" if film.path is None else hash_file(film.path, LARGEST_VIDEO))
     skip = 0 if results is None else results.frames_done(whole)

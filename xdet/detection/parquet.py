@@ -19,15 +19,28 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from converters.files import open_regular, write_problem
-from xdet.detection.results import LINES_SCHEMA, ResultsFile, require_same
-from xdet.detection.rows import METADATA_KEY, arrow_schema, entry_to_row, import_arrow, require_entry, row_to_entry
-from xdet.errors import DataError, OutputError
+from xdet.detection.results import (
+    BOX_COLUMNS,
+    COLUMNS,
+    CORNERS,
+    LINES_SCHEMA,
+    NamedImage,
+    ResultsFile,
+    entry_to_row,
+    failure_to_entry,
+    read_entries,
+    require_entry,
+    require_same,
+)
+from xdet.detections import shortest_float32
+from xdet.errors import DataError, OutputError, import_extra
 from xdet.writing.files import encode_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
+METADATA_KEY = b"xdet"  # of the schema's metadata; the value is the header as JSON
 SUFFIX = ".parquet"
 PARQUET_MARK = re.compile(b"PAR1")
 ROWS_PER_GROUP = 8192
@@ -97,13 +110,13 @@ def lines_to_parquet(lines: Path, target: Path) -> None:
     arrow = import_arrow()
     from pyarrow import parquet
 
-    last = {entry["image"]: (entry["sha256"], number) for number, entry in _entries(lines)}
+    last = {entry["image"]: (entry["sha256"], number) for number, entry in enumerate(read_entries(lines))}
 
     def counts(number: int, entry: dict[str, Any]) -> bool:
         sha256, last_number = last[entry["image"]]
         return sha256 == entry["sha256"] and (number == last_number or "frame" in entry)
 
-    rows = (entry_to_row(entry) for number, entry in _entries(lines) if counts(number, entry))
+    rows = (entry_to_row(entry) for number, entry in enumerate(read_entries(lines)) if counts(number, entry))
     with lines.open("rb") as file:
         schema = arrow_schema(json.loads(file.readline()))
     with _replaced(target) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
@@ -190,13 +203,6 @@ def _require_modest_batch(batch: Any) -> None:
         raise ValueError
 
 
-def _entries(lines: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with lines.open("rb") as file:
-        file.readline()
-        for number, line in enumerate(file):
-            yield number, json.loads(line)
-
-
 def _to_lines(path: Path, lines: Path, header: Mapping[str, Any]) -> None:
     """The lines of a finished Parquet file again, if it is of the same run."""
     there, entries = read_parquet(path)
@@ -219,3 +225,47 @@ def _replaced(target: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write '{target}': {write_problem(error, target)}") from error
+
+
+def row_to_entry(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Back from ``entry_to_row``; float32 numbers become their shortest decimals again."""
+    image = NamedImage.of_entry(row)
+    if row["error"] is not None:
+        return failure_to_entry(image, row["error"])
+    detections = [
+        {
+            "box_xyxy_px": [shortest_float32(box[corner]) for corner in CORNERS],
+            "score": shortest_float32(box["score"]),
+            **{key: box[key] for key in ("class_id", "class_name", "anchor")},
+        }
+        for box in row["detections"]
+    ]
+    return {**image.to_entry(), "width": row["width"], "height": row["height"], "detections": detections}
+
+
+def arrow_schema(header: Mapping[str, Any] | None = None) -> Any:
+    """The ``pyarrow.Schema`` of rows; ``header`` (``xdet.detection.results.results_header``) is kept as metadata.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+    """
+    arrow = import_arrow()
+
+    def field(name: str, kind: str) -> Any:
+        if kind == "list":
+            boxes = arrow.struct([field(*column) for column in BOX_COLUMNS.items()])
+            return arrow.field(name, arrow.list_(arrow.field("element", boxes, nullable=False)))
+        simple = arrow.type_for_alias(kind.removeprefix("!"))
+        return arrow.field(name, simple, nullable=not kind.startswith("!"))
+
+    metadata = None if header is None else {METADATA_KEY: json.dumps(header).encode("ascii")}
+    return arrow.schema([field(*column) for column in COLUMNS.items()], metadata)
+
+
+def import_arrow() -> Any:
+    """The package ``pyarrow``.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    return import_extra("pyarrow", "pyarrow, which Parquet needs,", "parquet")

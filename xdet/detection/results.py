@@ -6,6 +6,11 @@ write; nothing of it stays in memory but its name and digest.
 
 A line names its image as the call did, whatever else the call named, and holds the SHA-256 of its file: an image is
 done where both agree. The last line of a name counts.
+
+An *entry* is the object of a JSON line. A *row* is the same for tables, CSV and Parquet: every column always there,
+boxes as ``list<struct>``, so that a count of rows is a count of images, and whoever unnests ``detections`` has the
+columns of the CSV. An image that failed is a row without a size and with ``detections`` null, not empty, and its
+``error``.
 """
 
 from __future__ import annotations
@@ -14,28 +19,19 @@ import csv
 import hashlib
 import io
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from xdet.detection.report import thresholds_to_dict
-from xdet.detection.rows import (
-    BOX_COLUMNS,
-    COLUMNS,
-    NamedImage,
-    detections_to_entry,
-    entry_to_row,
-    failure_to_entry,
-    require_entry,
-)
 from xdet.errors import DataError, UsageError
-from xdet.writing.appended import AppendedFile
-from xdet.writing.files import encode_text
+from xdet.writing.files import AppendedFile, encode_text
 from xdet.writing.text import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from xdet.detection.detector import Detector
     from xdet.detections import Detections
@@ -43,7 +39,121 @@ if TYPE_CHECKING:
 LINES_SCHEMA = "xdet.detection_lines"
 LINES_VERSION = 1
 LINES_MARK = re.compile(rb'(# )?\{"schema": "xdet\.detection_lines"')
+CORNERS = ("x1", "y1", "x2", "y2")
+# Columns of a row, and of each of its detections, to the name of their Arrow type; behind "!" it is never null.
+COLUMNS = {
+    "image": "!string",
+    "sha256": "string",
+    "frame": "int64",
+    "time_s": "float64",
+    "width": "int32",
+    "height": "int32",
+    "detections": "list",
+    "error": "string",
+}
+BOX_COLUMNS = {
+    "class_id": "!int32",
+    "class_name": "!string",
+    "score": "!float32",
+    **dict.fromkeys(CORNERS, "!float32"),
+    "anchor": "!int32",
+}
 CSV_COLUMNS = (*(column for column in COLUMNS if column not in {"detections", "error"}), *BOX_COLUMNS, "error")
+
+
+class NamedImage(NamedTuple):
+    """An image as results name it: its path, ``/`` between folders, or its address, and the SHA-256 of its file.
+
+    That is empty where the file cannot be read. Of a video ``frame`` counts from 0, ``time_s`` from the first frame.
+    """
+
+    name: str
+    sha256: str
+    frame: int | None = None
+    time_s: float | None = None
+
+    @classmethod
+    def of_entry(cls, entry: Mapping[str, Any]) -> NamedImage:
+        """The image that an entry or a row names."""
+        return cls(entry["image"], entry["sha256"] or "", entry.get("frame"), entry.get("time_s"))
+
+    def to_entry(self) -> dict[str, Any]:
+        """The keys of an entry that name the image."""
+        moment = {} if self.frame is None else {"frame": self.frame, "time_s": self.time_s}
+        return {"image": self.name, "sha256": self.sha256, **moment}
+
+
+def detections_to_entry(image: NamedImage, detections: Detections) -> dict[str, Any]:
+    """An image with its detections as the object of a JSON line."""
+    return {**image.to_entry(), **detections.to_dict(), "image": image.name}
+
+
+def failure_to_entry(image: NamedImage, error: str) -> dict[str, Any]:
+    """An image without a result, and why, as the object of a JSON line."""
+    return {**image.to_entry(), "error": error}
+
+
+def entry_to_row(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry with every column of ``COLUMNS``; each detection has those of ``BOX_COLUMNS``.
+
+    Raises:
+        LookupError: a detection lacks a member.
+    """
+    row = {column: entry.get(column) for column in COLUMNS}
+    row["sha256"] = row["sha256"] or None
+    if row["detections"] is not None:
+        row["detections"] = [_flat(detection) for detection in entry["detections"]]
+    return row
+
+
+def read_entries(lines: Path) -> Iterator[dict[str, Any]]:
+    """The entries of a file of JSON lines, behind its header, as they stand there."""
+    with lines.open("rb") as file:
+        file.readline()
+        yield from map(json.loads, file)
+
+
+def require_entry(entry: object) -> dict[str, Any]:
+    """The object of a line that somebody wrote, if every value is of its column's kind.
+
+    Raises:
+        ValueError, LookupError, TypeError, OverflowError: one is missing, or is of another kind.
+    """
+    if not isinstance(entry, dict):
+        raise TypeError
+    row = entry_to_row(entry)
+    if " " in entry["sha256"] or (row["error"] is None and None in (row["width"], row["detections"])):
+        raise ValueError
+    for columns, values in ((COLUMNS, row), *((BOX_COLUMNS, box) for box in row["detections"] or ())):
+        for column, kind in columns.items():
+            _require_kind(values[column], kind)
+    return entry
+
+
+def _require_kind(value: object, kind: str) -> None:
+    simple = kind.removeprefix("!")
+    if value is None:
+        sound = simple == kind
+    elif simple == "string":
+        sound = isinstance(value, str) and bool(value.encode("utf-8") or True)
+    elif simple == "list":
+        sound = isinstance(value, list)
+    elif simple.startswith("int"):
+        sound = type(value) is int and abs(value) < 2 ** (int(simple[3:]) - 1)
+    else:
+        sound = (type(value) is int and abs(value) <= 2**53) or (type(value) is float and math.isfinite(value))
+    if not sound:
+        raise ValueError
+
+
+def _flat(detection: Mapping[str, Any]) -> dict[str, Any]:
+    """With a column per corner; whole numbers of real columns as real ones: Arrow takes none that float32 rounds."""
+    values = {**detection, **dict(zip(CORNERS, detection["box_xyxy_px"], strict=True))}
+    row = {column: values[column] for column in BOX_COLUMNS}
+    for column, value in row.items():
+        if type(value) is int and BOX_COLUMNS[column].endswith("float32") and abs(value) <= 2**53:
+            row[column] = float(value)
+    return row
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +163,8 @@ class Layout:
     before: bytes  # in front of the header's JSON
     titles: bytes  # lines behind the header
     line_start: bytes  # of every further line
-    lines: Callable[[Mapping[str, Any]], str]  # an entry (``xdet.detection.rows``) as whole lines
-    read: Callable[
-        [bytes], Mapping[str, Any]
-    ]  # a line as an entry, but for boxes; raises ValueError, LookupError and the like
+    lines: Callable[[Mapping[str, Any]], str]  # an entry as whole lines
+    read: Callable[[bytes], Mapping[str, Any]]  # a line as an entry, but for boxes; raises ValueError and the like
     many: bool  # an image may have several lines
 
 
@@ -155,7 +263,7 @@ class ResultsFile:
         self.add_entry(failure_to_entry(image, error))
 
     def add_entry(self, entry: Mapping[str, Any]) -> None:
-        """As ``add`` or ``add_failure``, from the object of a JSON line (``xdet.detection.rows``).
+        """As ``add`` or ``add_failure``, from an entry.
 
         Raises:
             OutputError: it cannot be written.

@@ -26,16 +26,15 @@ import numpy as np
 from converters.files import open_regular
 from xdet import __version__
 from xdet.detection.parquet import LARGEST_RESULTS, is_parquet, read_parquet
-from xdet.detection.results import LINES_SCHEMA
-from xdet.detection.rows import require_entry
+from xdet.detection.results import LINES_SCHEMA, read_entries, require_entry
 from xdet.errors import DataError, ImageError, UsageError
 from xdet.evaluation.dataset import Problem
 from xdet.pictures.images import hash_file
 from xdet.pictures.preparation import Preparation, prepare, stack_pixels, through_network
-from xdet.writing.appended import AppendedFile
+from xdet.writing.files import AppendedFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -345,14 +344,7 @@ def _read_lines(path: Path) -> tuple[dict[str, Any], Iterable[Mapping[str, Any]]
         raise DataError(foreign) from error
     if not isinstance(header, dict) or header.get("schema") != LINES_SCHEMA:
         raise DataError(foreign)
-    return header, _entries(path)
-
-
-def _entries(path: Path) -> Iterator[Mapping[str, Any]]:
-    with path.open("rb") as file:
-        file.readline()
-        for line in file:
-            yield require_entry(json.loads(line))
+    return header, map(require_entry, read_entries(path))
 
 
 def _read_entry(line: Mapping[str, Any], names: dict[int, str]) -> tuple[tuple[int, int], ImageDetections] | str:

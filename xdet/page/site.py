@@ -79,7 +79,7 @@ def make_page(
         UsageError: a file is in the way, or two samples have one name.
         OutputError: the folder cannot be written.
     """
-    from xdet.detection.demo import PHOTOGRAPHS
+    from xdet.detection.embedded import PHOTOGRAPHS
 
     pictures = (*samples, *(PHOTOGRAPHS if model is None and not samples else ()))
     file = _embedded() if model is None else read_model_file(model)

@@ -16,9 +16,15 @@ from tests.xdet.finished_models import finished_model, red_image
 from xdet.detection import parquet as written
 from xdet.detection.batch import detect_to_file
 from xdet.detection.detector import Detector
-from xdet.detection.parquet import growing_path, lines_to_parquet, open_results
-from xdet.detection.results import CSV_COLUMNS, LINES_SCHEMA, results_header
-from xdet.detection.rows import METADATA_KEY, NamedImage, arrow_schema, entry_to_row, failure_to_entry, row_to_entry
+from xdet.detection.parquet import (
+    METADATA_KEY,
+    arrow_schema,
+    growing_path,
+    lines_to_parquet,
+    open_results,
+    row_to_entry,
+)
+from xdet.detection.results import CSV_COLUMNS, LINES_SCHEMA, NamedImage, entry_to_row, failure_to_entry, results_header
 from xdet.errors import DataError, MissingExtraError, OutputError, UsageError
 
 if TYPE_CHECKING:

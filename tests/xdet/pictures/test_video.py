@@ -16,8 +16,7 @@ from tests.xdet.web import Site, serving
 from xdet.errors import ImageError, MissingExtraError, UsageError
 from xdet.pictures import video
 from xdet.pictures.addresses import Address
-from xdet.pictures.recording import Recording, recording_paths
-from xdet.pictures.video import Film, Frame, frames_expected, newest_frames, read_frames
+from xdet.pictures.video import Film, Frame, Recording, frames_expected, newest_frames, read_frames, recording_paths
 
 pytest.importorskip("av", reason='needs pip install "xdet[video]"')
 
