@@ -1,12 +1,12 @@
 """What a model file holds, without running it: TFLite and Keras detectors, ONNX files of xdet and of others.
 
-``inspect`` reads a file; ``tflite_layers`` and ``onnx_layers`` list what it computes; ``memory`` finds how much of it
-is alive at once.
+``inspect`` reads a file; ``tflite_layers`` and ``onnx_layers`` list what it computes; ``costs`` finds how much of it is
+alive at once.
 """
 
 from __future__ import annotations
 
-from xdet.inspection.inspect import inspect
-from xdet.inspection.layers import Inspection, Layer, TensorSummary, Totals
+from xdet.inspection.costs import Layer, TensorSummary, Totals
+from xdet.inspection.inspect import Inspection, inspect
 
 __all__ = ["Inspection", "Layer", "TensorSummary", "Totals", "inspect"]

@@ -1,9 +1,9 @@
-"""One file -> one ``Inspection``, by format."""
+"""One file -> one ``Inspection``, by format; nothing is run."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,21 +11,49 @@ from converters.errors import ConversionError
 from converters.sources import FINISHED, SOURCES, sniff_format
 from converters.spec import METADATA_KEY, ModelDocument
 from xdet.errors import ModelError, RuntimeUnavailableError
-from xdet.inspection.layers import Inspection, TensorSummary, Totals
-from xdet.inspection.memory import best_peak, plain_peak_bytes
+from xdet.inspection.costs import TensorSummary, Totals, best_peak, plain_peak_bytes
 from xdet.model.file import hash_model, holds_graphs, read_model, require_contract_graph, require_source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import onnx
 
     from converters.description.statements import SourceOptions
     from converters.facts import SourceFacts
-    from xdet.inspection.layers import Layer
-    from xdet.inspection.memory import Network
+    from converters.spec import DetectorSpec
+    from xdet.inspection.costs import Layer, Network
+    from xdet.inspection.coverage import Coverage, TwoScales
 
 MOST_NODES = 10_000  # of a graph whose kernels are looked up: ONNX Runtime's optimiser is not linear
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A model file at a glance."""
+
+    file: str
+    format: str  # "tflite", "h5", "keras", "onnx" (finished), "onnx-source"
+    size_bytes: int
+    sha256: str  # of its bytes, hex digits
+    producer: str  # the program that wrote it, in its own words
+    inputs: tuple[TensorSummary, ...]
+    outputs: tuple[TensorSummary, ...]
+    operators: dict[str, int]  # operator -> how many
+    quantization: str | None  # such as "int8 per-channel"; None where the file does not say
+    spec: DetectorSpec | None  # None where the file and its sidecar do not describe a detector
+    problem: str | None  # why there is no spec
+    # of a source: fact of spec -> who states it, or "assumed"
+    stated_by: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()  # of a source: what its metadata state, and where they contradict somebody else
+    refused: str | None = None  # why other commands do not take the file: its operators, or its graph
+    document: ModelDocument | None = None  # the metadata of a finished model of ours
+    two_scales: tuple[TwoScales, ...] = ()  # tensors that are read with another scale than they were written with
+    totals: Totals | None = None  # None where totals_problem says why they are not known
+    totals_problem: str | None = None
+    coverage: Coverage | None = None  # of ONNX files: the share that runs in integers on ONNX Runtime's CPU provider
+    coverage_problem: str | None = None  # why an ONNX file's coverage is not known
+    layers: tuple[Layer, ...] = ()  # where they were asked for
 
 
 def inspect(path: str | Path, *, layers: bool = False, source_options: SourceOptions | None = None) -> Inspection:

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from converters.graph import constant_of
-from xdet.inspection.layers import Layer, TensorSummary, picture_buffer, tensor_bytes
-from xdet.inspection.memory import Network, Step
+from xdet.inspection.costs import Layer, Network, Step, TensorSummary, picture_buffer, tensor_bytes
 from xdet.model.graph import (
     INTEGER_OPERATORS,
     WEIGHT_INPUT,
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from xdet.inspection.memory import StepKind
+    from xdet.inspection.costs import StepKind
 
 DQ, Q = "DequantizeLinear", "QuantizeLinear"
 CONVOLUTIONS = frozenset({"Conv", "ConvInteger", "QLinearConv"})

@@ -6,15 +6,14 @@ import math
 from typing import TYPE_CHECKING
 
 from converters.sources.tflite.operators import OPERATORS
-from xdet.inspection.layers import Layer, TensorSummary, picture_buffer, tensor_bytes
-from xdet.inspection.memory import Network, Step
+from xdet.inspection.costs import Layer, Network, Step, TensorSummary, picture_buffer, tensor_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from converters.sources.tflite.reader import TfliteModel, TfliteOperator
     from converters.sources.tflite.tensors import TfliteTensor
-    from xdet.inspection.memory import StepKind
+    from xdet.inspection.costs import StepKind
 
 CONVOLUTIONS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"})
 # Operators without a translation, and so without a row: the weights of some, and those that could work in place.

@@ -16,7 +16,7 @@ from tests.converters.sources.tflite.builder import TfliteBuilder, build_small_m
 from tests.xdet.finished_models import model_from_text
 from xdet.errors import ModelError
 from xdet.inspection import Layer, TensorSummary, inspect
-from xdet.inspection.layers import tensor_bytes
+from xdet.inspection.costs import tensor_bytes
 from xdet.inspection.onnx_layers import onnx_layers
 from xdet.inspection.report import inspection_report, layers_table
 from xdet.inspection.tflite_layers import count_macs, tflite_layers, tflite_network

@@ -1,4 +1,4 @@
-"""How much memory activations need at once: the plain schedule, and the best one in place with fused pools.
+"""What a network costs: its layers, and how much memory activations need at once.
 
 **Plain**: the operators run in the file's order and every tensor has a buffer of its own, from the step that writes it
 (the model's inputs: from the start) to the last step that reads it (the model's outputs: to the end). A step needs its
@@ -21,6 +21,8 @@ and both follow from the set before it.
 from __future__ import annotations
 
 import heapq
+import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -31,6 +33,45 @@ StepKind = Literal["convolution", "pool", "elementwise", "other"]
 MOST_STATES = 20_000
 MOST_STEPS = 2_000
 WAYS_PER_STATE = 10  # on average; where more may run next, the sets are too many anyway
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSummary:
+    """An input or output of a model or of a layer."""
+
+    name: str
+    dtype: str  # numpy's name of its element type
+    shape: tuple[int | str, ...]  # a text is a dimension that the caller chooses
+    scale: float | None = None  # None where the tensor is not quantised, or has several
+    zero_point: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One operator in the file's order. In ONNX files Q and DQ nodes around an operator belong to it."""
+
+    op: str  # as the format calls it
+    inputs: tuple[tuple[int, ...], ...]  # shapes of what it reads, constants left out
+    output: TensorSummary  # the first one
+    macs: int  # multiply-accumulates for one image: of convolutions and matrix products; 0 for all others
+    parameters: int  # numbers the file holds for it: weights and biases
+    weight_bytes: int  # their bytes as stored, without scales and zero-points
+    weight_scales: int  # how many scales its weights have: 0 for float, 1 per tensor, else one per channel
+    activation_bytes: int  # bytes of all its outputs for one image
+    integer: bool  # whether it computes on integer codes, as the file states it
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a network costs for one image; docs/inspect.md defines each number."""
+
+    macs: int  # of its convolutions and matrix products
+    macs_integer: int  # those of them on integer codes, as the file states it
+    parameters: int  # weights and biases
+    weight_bytes: int  # as flash would hold them
+    peak_plain_bytes: int  # peak of live activations, a buffer per tensor, the file's order
+    peak_best_bytes: int  # the least peak with in-place operators and convolutions fused with pools
+    best_is_exact: bool  # whether that least peak is over all orders; else over the file's order only
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +108,19 @@ class Peak:
 
     size_bytes: int
     exact: bool
+
+
+def tensor_bytes(shape: Sequence[int], dtype: str) -> int:
+    """A tensor's bytes; elements below a byte are packed, those without a fixed size (strings) count nothing."""
+    digits = re.match(r"(?:u?int|b?float|complex)(\d+)", dtype)
+    bits = 8 if dtype == "bool" else int(digits[1]) if digits else 0
+    return (math.prod(shape) * bits + 7) // 8
+
+
+def picture_buffer(shape: Sequence[int], size_bytes: int, *, rows_axis: int) -> Buffer:
+    """A tensor as memory sees it; one of four axes is a picture, whose rows are one of them."""
+    rows = shape[rows_axis] if len(shape) == 4 else 1
+    return Buffer(size_bytes, size_bytes // (rows or 1))
 
 
 def plain_peak_bytes(network: Network) -> int:
