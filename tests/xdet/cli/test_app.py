@@ -1,9 +1,11 @@
-"""The command line as people call it: exit codes, streams, and nothing half-written."""
+"""The command line as people call it: exit codes, streams, its own words, and nothing half-written."""
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,12 +16,14 @@ import pytest
 import typer
 
 import xdet
+from converters.errors import OptionError
 from tests.converters.sources.tflite.builder import build_small_model
 from tests.converters.sources.tflite.networks import tiny_yolo_v2_relu
 from tests.slow import mostly_slow
 from tests.xdet.command import ROOT, assert_one_line
 from tests.xdet.command import run_xdet as run
 from xdet.cli.app import COMMANDS, build_app
+from xdet.cli.console import with_options
 from xdet.cli.options import as_command
 
 if TYPE_CHECKING:
@@ -366,3 +370,32 @@ def test_a_shell_is_offered_what_completes_a_word(words: str, offered: list[str]
         check=True,
     ).stdout
     assert [line for line in told.split() if line in offered] == offered
+
+
+ALLOWED = ("pip install", "Chromium", "xdet convert", "xdet eval", "xdet detect")  # commands, told in full
+SOURCES = [path for package in ("xdet",) for path in sorted((ROOT / package).rglob("*.py")) if "cli" not in path.parts]
+
+
+def test_parameters_of_commands_become_options_and_other_words_stay() -> None:
+    assert with_options("give `force`, or `anchor_unit` cell") == "give --force, or --anchor-unit cell"
+    assert with_options("a file `strange` and ``x`") == "a file `strange` and ``x`"
+
+
+def test_an_error_of_the_library_names_the_parameter(embedded_tflite: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"mine")
+    with pytest.raises(OptionError, match="give `force` to replace it"):
+        xdet.convert(embedded_tflite, tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_error_of_the_library_speaks_of_an_option(path: Path) -> None:
+    lines = path.read_text("utf-8").split("\n")
+    raised = {
+        line
+        for node in ast.walk(ast.parse("\n".join(lines)))
+        if isinstance(node, ast.Raise) and node.end_lineno is not None
+        for line in lines[node.lineno - 1 : node.end_lineno]
+    }
+    assert [
+        line for line in raised if re.search(r"(?<![\w`-])--[a-z]", line) and not any(word in line for word in ALLOWED)
+    ] == []

@@ -1,10 +1,11 @@
-"""The options that describe a source: on every command that opens one, and in ``xdet describe``."""
+"""What describes a source, on every command that opens one, and what is told where nobody states it."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from converters.description.statements import SourceOptions
 from converters.errors import ConversionError, IncompleteError, OptionError
 from tests.converters.sources.tflite.networks import NetworkBuilder
 from tests.converters.sources.tflite.ssd_networks import ssd_raw
+from tests.xdet.command import run_xdet
 from xdet import describe, describing_options
 from xdet.cli.app import build_app, main
 from xdet.cli.options import Describing
@@ -24,7 +26,7 @@ from xdet.errors import UsageError
 from xdet.inspection import inspect
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import subprocess
 
 SAID: dict[str, Any] = {
     "anchors": ((1.0, 2.0), (3.0, 4.0)),
@@ -165,3 +167,44 @@ def test_a_description_without_a_head_or_priors_says_so(tmp_path: Path) -> None:
     assert facts["head"] == (None, "missing")
     assert facts["rescaling"] == ("of the codes", "the input's quantisation")
     assert not list(tmp_path.glob("*.json"))
+
+
+NOTES = ["note: class names class_0 are assumed", "note: resize nearest is assumed"]
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    result = run_xdet(*arguments)
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+def notes(result: subprocess.CompletedProcess[str]) -> list[str]:
+    return [line.partition(",")[0] for line in result.stderr.splitlines() if line.startswith("note: ")]
+
+
+@pytest.fixture(scope="module")
+def source(embedded_tflite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded detector, of which only the anchors are stated."""
+    sidecar = json.loads(embedded_tflite.with_name(f"{embedded_tflite.stem}.xdet.json").read_text("utf-8"))
+    folder = tmp_path_factory.mktemp("assumed")
+    kept = {key: sidecar[key] for key in ("anchors", "anchor_unit")}
+    (folder / "bare.xdet.json").write_text(json.dumps(kept), "utf-8")
+    return Path(shutil.copy(embedded_tflite, folder / "bare.tflite"))
+
+
+def test_convert_detect_and_inspect_tell_what_they_assume(source: Path, sample_pictures: list[Path]) -> None:
+    converted = source.with_suffix(".onnx")
+    assert notes(run("convert", source, "-o", converted)) == NOTES
+    for model in (source, converted):
+        assert notes(run("detect", model, sample_pictures[0], "--json", "-")) == NOTES
+        shown = run("inspect", model).stdout.splitlines()
+        assert [line.split(maxsplit=1)[1] for line in shown if line.startswith(("Resize", "Classes"))] == [
+            "nearest  (assumed: nobody states it)",
+            "class_0  (assumed: nobody states it)",
+        ]
+        assert json.loads(run("inspect", model, "--json", "-").stdout)["spec"]["assumed"] == ["class_names", "resize"]
+
+
+def test_what_is_stated_needs_no_note(embedded_tflite: Path, sample_pictures: list[Path]) -> None:
+    assert notes(run("detect", embedded_tflite, sample_pictures[0], "--json", "-")) == []
+    assert "assumed" not in run("inspect", embedded_tflite).stdout
