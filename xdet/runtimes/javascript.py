@@ -7,19 +7,28 @@ where it has an adapter.
 An npm package is looked for in the folder that ``XDET_NODE_MODULES`` names, else in ``./node_modules``. The other end
 is ``xdet/data/ort_core.mjs``, which describes the frames. The optional thresholds cannot be fed (the web's build
 throws, Node's ignores them), so a file runs at its own.
+
+Chromium is the program that ``XDET_CHROMIUM`` names, else the first of ``PROGRAMS`` on the PATH; its profile is a
+temporary folder. ``xdet/data/ort_page.html`` is its page, which fetches frames from a server of ours. That one listens
+on the loopback address, under a path that nobody can guess, and serves the page, its script and the package's files.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import queue
 import re
+import secrets
 import shutil
 import struct
 import subprocess
 import tempfile
+import time
 from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -45,6 +54,24 @@ LENGTHS = struct.Struct("<II")
 STOP_S = 5.0
 IN_NODE = {"onnxruntime-node": ("cpu",), "onnxruntime-web": ("wasm",)}
 IN_CHROMIUM = {"chromium": "wasm", "chromium-webgpu": "webgpu"}
+CHROMIUM = "XDET_CHROMIUM"
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+FLAGS = (
+    "--headless=new",
+    "--disable-dev-shm-usage",  # containers have little of it
+    "--disable-extensions",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--no-default-browser-check",
+)
+GPU_FLAGS: Mapping[str, tuple[str, ...]] = {
+    "wasm": ("--disable-gpu",),
+    "webgpu": ("--enable-unsafe-webgpu", "--enable-features=Vulkan", "--use-webgpu-adapter=swiftshader"),
+}
+TYPES = {".html": "text/html", ".mjs": "text/javascript", ".wasm": "application/wasm"}
+START_S = 60.0
+ANSWER_S = 600.0  # a page that crashed says nothing
+POLL_S = 0.2
 
 
 class Peer(Protocol):
@@ -172,6 +199,123 @@ class NodeProcess(Peer):
         self._stderr.close()
 
 
+class Chromium(Peer):
+    """A headless Chromium with our page; ``provider`` is ``"wasm"`` or ``"webgpu"``.
+
+    Raises:
+        RuntimeUnavailableError: there is none, it does not start, or it has no adapter for WebGPU.
+    """
+
+    def __init__(self, package: Path, provider: str) -> None:
+        program = find_chromium()
+        if program is None:
+            raise RuntimeUnavailableError(
+                f"Chromium is not on the PATH; install it (Debian: apt-get install chromium), or let {CHROMIUM} name it"
+            )
+        self._server = _Server(package / "dist")
+        self._profile = tempfile.TemporaryDirectory(prefix="xdet-chromium-", ignore_cleanup_errors=True)
+        root = ["--no-sandbox"] if os.name == "posix" and os.geteuid() == 0 else []  # its sandbox refuses root
+        self._process = subprocess.Popen(  # noqa: S603 - a program the user named, or from the PATH, and our own page
+            [
+                program,
+                *FLAGS,
+                *GPU_FLAGS[provider],
+                *root,
+                f"--user-data-dir={self._profile.name}",
+                f"{self._server.address}/ort_page.html#{provider}",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            problem = self._next(START_S).decode("utf-8", "replace")
+        except (EOFError, OSError) as error:
+            self.stop()
+            raise RuntimeUnavailableError(
+                f"Chromium ('{program}') did not open our page: {error}; see that it starts with --headless"
+            ) from error
+        if problem:
+            self.stop()
+            raise RuntimeUnavailableError(f"Chromium has no WebGPU here: {problem}; use onnxruntime-web:chromium")
+
+    def exchange(self, frame: bytes) -> bytes:
+        """See ``Peer``."""
+        self._server.requests.put(frame)
+        return self._next(ANSWER_S)
+
+    def last_words(self) -> str:
+        """How the process ended: Chromium's own words are about its sandbox and its buses."""
+        code = self._process.poll()
+        return "Chromium's page ended" if code is None else f"Chromium ended with exit code {code}"
+
+    def stop(self) -> None:
+        """End the browser, the server and the profile."""
+        self._server.stop()
+        self._process.terminate()
+        end_process(self._process)
+        self._profile.cleanup()
+
+    def _next(self, longest_s: float) -> bytes:
+        """The next POST's body."""
+        started = time.monotonic()
+        while True:
+            try:
+                return self._server.answers.get(timeout=POLL_S)
+            except queue.Empty:
+                if self._process.poll() is not None:
+                    raise EOFError(f"it ended with exit code {self._process.returncode}") from None
+                if time.monotonic() - started > longest_s:
+                    raise EOFError(f"nothing within {longest_s:.0f} s") from None
+
+
+class _Server:
+    """Serves the page and the package, and hands frames over."""
+
+    def __init__(self, package: Path) -> None:
+        self.requests: queue.Queue[bytes] = queue.Queue()
+        self.answers: queue.Queue[bytes] = queue.Queue()
+        prefix = f"/{secrets.token_urlsafe(16)}"
+        files = {f"{prefix}/{name}": DATA / name for name in ("ort_page.html", "ort_core.mjs")}
+        files |= {f"{prefix}/package/{path.name}": path for path in package.iterdir() if path.suffix in TYPES}
+        requests, answers = self.requests, self.answers
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                file = files.get(self.path)
+                if file is None:
+                    self.send_error(404)
+                else:
+                    self._send(file.read_bytes(), TYPES[file.suffix])
+
+            def do_POST(self) -> None:
+                if self.path != f"{prefix}/next":
+                    self.send_error(404)
+                    return
+                answers.put(self.rfile.read(int(self.headers["Content-Length"])))
+                self._send(requests.get(), "application/octet-stream")
+
+            def _send(self, content: bytes, kind: str) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                """Stay quiet."""
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        self.address = f"http://127.0.0.1:{self._http.server_port}{prefix}"
+        Thread(target=self._http.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        self.requests.put(b"")  # the page's loop ends
+        self._http.shutdown()
+        self._http.server_close()
+
+
 def end_process(process: subprocess.Popen[bytes]) -> None:
     """Wait for a process that was asked to end; kill it if it does not follow."""
     try:
@@ -198,20 +342,22 @@ def find_package(name: str) -> Path:
     return package
 
 
+def find_chromium() -> str | None:
+    """The program to start."""
+    named = os.environ.get(CHROMIUM)
+    return shutil.which(named) if named else next(filter(None, map(shutil.which, PROGRAMS)), None)
+
+
 def open_model(model: ModelFile, choices: RuntimeChoices) -> JavaScriptRuntime:
     """Open a finished model in Node or in Chromium."""
     package, provider = find_package(str(choices.runtime)), str(choices.provider)
     if provider not in IN_CHROMIUM:
         return JavaScriptRuntime(model, choices, NodeProcess(package, provider))
-    from xdet.runtimes.chromium import Chromium
-
     return JavaScriptRuntime(model, choices, Chromium(package, IN_CHROMIUM[provider]))
 
 
 def providers(runtime: str) -> tuple[str, ...]:
     """Those whose program and package are here; whether there is an adapter for WebGPU shows only when it is opened."""
-    from xdet.runtimes.chromium import find_chromium
-
     try:
         find_package(runtime)
     except RuntimeUnavailableError:

@@ -22,7 +22,7 @@ from tests.xdet.page.pages import real_package
 from xdet import Detector
 from xdet.page.site import make_page
 from xdet.pictures.images import read_image
-from xdet.runtimes.chromium import find_chromium
+from xdet.runtimes.javascript import find_chromium
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
