@@ -13,7 +13,7 @@ from PIL import Image
 
 import xdet
 from tests.converters.sources.onnx.networks import tiny_yolo_v2, yolo_v8, yolox
-from xdet.bench.cases import case_coverage, plan_cases
+from xdet.bench.run import case_coverage, plan_cases
 from xdet.checking.pair import open_pair
 from xdet.errors import UsageError
 from xdet.model.file import read_model_file

@@ -14,7 +14,7 @@ from converters.sources import SOURCES
 from converters.sources.base import Importer, Later, Source
 from tests.xdet import toy_source
 from tests.xdet.checking import keras_faults
-from xdet.bench.cases import case_coverage, plan_cases
+from xdet.bench.run import case_coverage, plan_cases
 from xdet.checking.numbers import check_static
 from xdet.checking.pair import open_pair
 from xdet.runtimes.table import RUNTIMES, RuntimeRow

@@ -1,35 +1,44 @@
 """One turn of one case: open, warm up, time, close. Only one session is ever alive: idle ones keep threads spinning.
 
-The number of calls is fixed in a case's first turn, so that every turn weighs the same.
+The number of calls is fixed in a case's first turn, so that every turn weighs the same. Where the time of a network
+goes on ONNX Runtime tells its own profile, node by node of the graph that it runs. The int8 peak says what a core can
+do at best: a large product of 8-bit matrices on one thread.
 """
 
 from __future__ import annotations
 
 import gc
+import json
 import math
+import statistics
+import tempfile
 import time
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import cycle, islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from converters.spec import Thresholds
+from xdet.bench.records import Operator
 from xdet.pictures.preparation import Preparation, prepare, prepare_many, stack_pixels, through_network
 from xdet.runtimes.base import choose_workers, require_thresholds
 from xdet.runtimes.frozen_copies import open_at
+from xdet.runtimes.onnxruntime import open_onnxruntime
+from xdet.runtimes.ort_session import OrtSession, SessionChoices
 from xdet.runtimes.table import RUNTIMES, open_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from converters.spec import DetectorSpec
-    from xdet.bench.cases import BenchCase
-    from xdet.bench.records import BenchOptions
+    from xdet.bench.records import BenchCase, BenchOptions, Memory
+    from xdet.inspection.coverage import Coverage
     from xdet.pictures.preparation import Prepared
     from xdet.runtimes.base import Runtime
 
@@ -37,12 +46,19 @@ if TYPE_CHECKING:
 
 WARM_UP = 3
 LEAST_CALLS, MOST_CALLS = 5, 2000
+RUNS = 60  # of a network whose nodes are timed
+SUFFIX = "_kernel_time"
+PEAK_SIZE = 1024
 
 
 @dataclass
 class Samples:
-    """All durations of one case, in seconds, over all its turns; grows while the benchmark runs."""
+    """All that is measured of one case, in seconds, over all its turns; grows while the benchmark runs."""
 
+    case: BenchCase
+    coverage: Coverage | None = None
+    memory: Memory | None = None
+    operators: tuple[Operator, ...] = ()  # if requested
     read: list[float] = field(default_factory=list)  # per photograph
     resize: list[float] = field(default_factory=list)
     network: list[list[float]] = field(default_factory=list)  # per call, a list per turn
@@ -69,13 +85,14 @@ def require_sound_case(case: BenchCase) -> None:
         runtime.head(image.as_fed(np.zeros((runtime.batch or 1, *image.shape), np.uint8)))
 
 
-def run_block(case: BenchCase, images: Sequence[Path], options: BenchOptions, samples: Samples) -> None:
-    """Give a case its turn and add what it took to ``samples``.
+def run_block(samples: Samples, images: Sequence[Path], options: BenchOptions) -> None:
+    """Give a case its turn and add what it took to its samples.
 
     Raises:
         ImageError: a photograph cannot be read.
         ModelError, RuntimeUnavailableError, UsageError: the case cannot be run.
     """
+    case = samples.case
     with open_at(case.model, case.choices, partial(_thresholds, options), subprocess=False) as runtime:
         thresholds = _thresholds(options, runtime.spec)
         require_thresholds(thresholds, runtime)
@@ -146,3 +163,45 @@ def _time_calls(
         call(image)
         durations.append((time.perf_counter() - started) / len(image))
     return durations
+
+
+def measure_operators(case: BenchCase) -> tuple[Operator, ...]:
+    """The nodes of a case's network in order of execution; none but on ONNX Runtime's CPU provider."""
+    if (case.choices.runtime, case.choices.provider) != ("onnxruntime", "cpu"):
+        return ()
+    with tempfile.TemporaryDirectory() as folder:
+        prefix = str(Path(folder) / "profile")
+        network = case.network
+        with open_onnxruntime(network.data, file=network.file, choices=case.choices, profile_prefix=prefix) as runtime:
+            noise = np.random.default_rng(0).integers(0, 256, (runtime.batch or 1, *runtime.spec.image.shape), np.uint8)
+            for _ in range(RUNS):
+                runtime.network(noise)
+            events = json.loads(Path(runtime.end_profiling()).read_text(encoding="utf-8"))
+    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith(SUFFIX):
+            seconds[event["args"]["op_name"], event["name"].removesuffix(SUFFIX)].append(event["dur"] / 1e6)
+    return tuple(Operator(kind, name, statistics.median(each)) for (kind, name), each in seconds.items())
+
+
+def int8_peak() -> float:
+    """Multiply-accumulates per second that one thread reaches in a MatMulInteger of 1024 x 1024 matrices."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    shape, rng = [PEAK_SIZE, PEAK_SIZE], np.random.default_rng(0)
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["left", "right"], ["product"])],
+        "peak",
+        [helper.make_tensor_value_info("left", TensorProto.UINT8, shape)],
+        [helper.make_tensor_value_info("product", TensorProto.INT32, shape)],
+        [numpy_helper.from_array(rng.integers(-127, 128, shape).astype(np.int8), "right")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    session = OrtSession(model.SerializeToString(), file="peak", choices=SessionChoices(threads=1))
+    feeds, seconds = {"left": rng.integers(0, 256, shape).astype(np.uint8)}, []
+    for _ in range(RUNS):
+        started = time.perf_counter()
+        session.run(["product"], feeds)
+        seconds.append(time.perf_counter() - started)
+    session.close()
+    return PEAK_SIZE**3 / statistics.median(seconds)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from converters.spec import Thresholds
     from xdet.inspection.coverage import Coverage
+    from xdet.model.file import ModelFile
 
+SOURCE = "source"
 MOST_BLOCKS = 1000
 NOISY = 0.05  # of all processors
 
@@ -60,6 +62,17 @@ class BenchOptions:
             raise UsageError("a block needs a duration of at least 0 s and at least one picture")
         if self.score_threshold is not None and not 0 <= self.score_threshold <= 1:
             raise UsageError(f"`score_threshold` must lie in 0..1, got {self.score_threshold!r}")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class BenchCase:
+    """One model on one runtime with one number of threads."""
+
+    named: str  # the file as the caller named it
+    graph: str  # SOURCE, or the target it was converted for; empty where nothing was converted
+    model: ModelFile  # the file that runs, read once
+    network: ModelFile  # the same without its head: what is timed as the network
+    choices: RuntimeChoices  # runtime, provider and threads, each of them named
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,31 +1,36 @@
-"""A whole benchmark: plan, memory, turns, summary."""
+"""A whole benchmark: plan, memory, turns, summary.
+
+The plan is every model on every runtime that takes its format, with every number of threads.
+"""
 
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xdet.bench.blocks import Samples, require_sound_case, run_block
-from xdet.bench.cases import case_coverage, plan_cases
+from converters.description.statements import SourceOptions
+from xdet.bench.blocks import Samples, int8_peak, measure_operators, require_sound_case, run_block
 from xdet.bench.machine import describe_machine, measure_memory, others_share, read_clock
-from xdet.bench.operators import int8_peak, measure_operators
-from xdet.bench.records import Benchmark, BenchOptions, CaseResult, Ratio, Spread
-from xdet.detection.embedded import SOURCE
-from xdet.errors import RuntimeUnavailableError
+from xdet.bench.records import SOURCE, BenchCase, Benchmark, BenchOptions, CaseResult, Ratio, Spread
+from xdet.detection import embedded
+from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
+from xdet.inspection.coverage import Coverage, integer_coverage
+from xdet.model.file import ModelFile, read_model_file, require_source
+from xdet.model.surgery import at_network_size, cut_at_head
 from xdet.pictures.images import find_images
+from xdet.runtimes.base import RuntimeChoices
+from xdet.runtimes.table import RUNTIMES, parse_runtimes
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Sequence
 
-    from converters.description.statements import SourceOptions
-    from xdet.bench.cases import BenchCase
-    from xdet.bench.records import Memory, Operator
-    from xdet.inspection.coverage import Coverage
+    from converters.spec import Target
 
-SAMPLES = SOURCE.parent  # the photographs that come with xdet
+SAMPLES = embedded.SOURCE.parent  # the photographs that come with xdet
 DEFAULTS = BenchOptions()
 
 
@@ -70,66 +75,52 @@ def run_benchmark(
             targets=options.targets,
             folder=Path(folder),
         )
+        every = [Samples(case) for case in cases]
         steps = len(cases) * (options.blocks + 1)
-        about = [_about(case, options, notes, lambda: progress(1, steps)) for case in cases]
-        samples = [Samples() for _ in cases]
+        for samples in every:
+            _measure_once(samples, options, notes)
+            progress(1, steps)
         started = read_clock()
         for _ in range(options.blocks):
-            for case, collected in zip(cases, samples, strict=True):
-                run_block(case, photographs, options, collected)
+            for samples in every:
+                run_block(samples, photographs, options)
                 progress(1, steps)
         others = others_share(started, read_clock())
-        operators = [measure_operators(case) if options.profile else () for case in cases]
-    results = [
-        _summary(case, collected, _first(case, cases, samples), coverage, memory, operators=timed)
-        for case, collected, (coverage, memory), timed in zip(cases, samples, about, operators, strict=True)
-    ]
+        if options.profile:
+            for samples in every:
+                samples.operators = measure_operators(samples.case)
     return Benchmark(
         options=options,
         machine=describe_machine(),
         images=len(photographs),
         embedded_images=images is None,
-        results=tuple(results),
+        results=tuple(_summary(samples, every) for samples in every),
         others_share=others,
         notes=tuple(dict.fromkeys(notes)),
         int8_peak=int8_peak() if options.profile else None,
     )
 
 
-def _about(
-    case: BenchCase, options: BenchOptions, notes: list[str], done: Callable[[], object]
-) -> tuple[Coverage | None, Memory | None]:
+def _measure_once(samples: Samples, options: BenchOptions, notes: list[str]) -> None:
     """What is found once per case, in front of all turns."""
-    coverage = case_coverage(case)
+    case = samples.case
+    samples.coverage = case_coverage(case)
     require_sound_case(case)
-    memory = None
     if options.memory:
         try:
-            memory = measure_memory(case.model.path, case.choices)
+            samples.memory = measure_memory(case.model.path, case.choices)
         except RuntimeUnavailableError as error:
             notes.append(f"memory not measured: {error}")
-    done()
-    return coverage, memory
 
 
-def _first(case: BenchCase, cases: Sequence[BenchCase], samples: Sequence[Samples]) -> Samples:
-    """What a case is compared with: the first one with as many threads, of its own source where there is one."""
-    return next(
-        collected
-        for other, collected in zip(cases, samples, strict=True)
-        if other.choices.threads == case.choices.threads and (not case.graph or other.named == case.named)
+def _summary(samples: Samples, every: Sequence[Samples]) -> CaseResult:
+    """One case next to the first one with as many threads, of its own source where there is one."""
+    case = samples.case
+    first = next(
+        other
+        for other in every
+        if other.case.choices.threads == case.choices.threads and (not case.graph or other.case.named == case.named)
     )
-
-
-def _summary(
-    case: BenchCase,
-    samples: Samples,
-    first: Samples,
-    coverage: Coverage | None,
-    memory: Memory | None,
-    *,
-    operators: tuple[Operator, ...],
-) -> CaseResult:
     return CaseResult(
         model=case.named,
         graph=case.graph,
@@ -142,9 +133,111 @@ def _summary(
         network=Spread.of([*chain(*samples.network)]),
         boxes=Spread.of([*chain(*samples.boxes)]) if samples.boxes else None,
         images_per_s=samples.pictures / samples.pictures_s,
-        coverage=coverage,
-        memory=memory,
+        coverage=samples.coverage,
+        memory=samples.memory,
         network_ratio=Ratio.of(first.network, samples.network),
         ratio=Ratio.of(first.boxes, samples.boxes) if first.boxes and samples.boxes else None,
-        operators=operators,
+        operators=samples.operators,
     )
+
+
+def plan_cases(
+    models: Sequence[Path],
+    runtimes: str | None,
+    threads: Sequence[int],
+    source_options: SourceOptions | None = None,
+    *,
+    targets: Sequence[Target] = (),
+    folder: Path = Path(),
+) -> list[BenchCase]:
+    """List the cases in the order of models, targets, runtimes, threads; see ``run_benchmark``.
+
+    ``folder`` is for the converted files.
+
+    Raises:
+        ModelError: a file cannot be read, or is no model.
+        UsageError: no model, a runtime that none of the models can use, a model that none of the runtimes takes, or a
+            finished model with targets.
+        ConversionError: a model cannot be converted.
+    """
+    if not models:
+        raise UsageError("name at least one model to measure")
+    require_source(models, source_options)
+    requested = None if runtimes is None else parse_runtimes(runtimes)
+    cases = []
+    for place, path in enumerate(models):
+        named = _read(path)
+        graphs = _graphs(named, targets, source_options, folder / str(place)) if targets else {"": named}
+        for graph, file in graphs.items():
+            # source files end at their raw outputs anyway
+            network = replace(file, data=cut_at_head(file.data, file.file)) if file.is_finished else file
+            for choice in _fitting(file, requested, graph):
+                provider = choice.provider or RUNTIMES[str(choice.runtime)].usual
+                for count in threads:
+                    choices = RuntimeChoices(choice.runtime, provider, count, source_options=source_options)
+                    cases.append(BenchCase(named.file, graph, file, network, choices))
+    for choice in requested or ():
+        if not any(case.choices.runtime == choice.runtime for case in cases):
+            formats = ", ".join(RUNTIMES[str(choice.runtime)].formats)
+            raise UsageError(f"no model here runs on {choice.runtime!r}, which takes {formats} files; leave it out")
+    return cases
+
+
+def case_coverage(case: BenchCase) -> Coverage | None:
+    """MACs in integer kernels: read back from ONNX Runtime; of a source as its file states it."""
+    if case.model.is_finished:
+        if case.choices.runtime != "onnxruntime":
+            return None
+        network = at_network_size(case.model.data, case.model.file)
+        return integer_coverage(network, case.choices.provider, file=case.model.file)
+    from xdet.inspection import inspect
+
+    inspection = inspect(case.model.path)
+    if inspection.coverage is not None or inspection.totals is None:
+        return inspection.coverage
+    return Coverage(str(case.choices.provider), inspection.totals.macs, inspection.totals.macs_integer)
+
+
+def _read(path: Path) -> ModelFile:
+    file = read_model_file(path)
+    if file.format is None:
+        raise ModelError(
+            f"'{path}' is no model: its bytes are of no known format; give ONNX files made by xdet convert, or source "
+            f"files"
+        )
+    return file
+
+
+def _graphs(
+    source: ModelFile, targets: Sequence[Target], source_options: SourceOptions | None, folder: Path
+) -> dict[str, ModelFile]:
+    """The source, and what it becomes for each target."""
+    from converters.convert import convert_to_bytes
+    from converters.options import ConvertOptions
+
+    if source.is_finished:
+        raise UsageError(
+            f"'{source.file}' is a finished model: `targets` converts sources; give its source, or leave `targets` out"
+        )
+    folder.mkdir()
+    graphs = {SOURCE: source}
+    for target in targets:
+        options = ConvertOptions(source=source_options or SourceOptions(), target=target)
+        path = folder / f"{source.path.stem}_{target}.onnx"
+        path.write_bytes(convert_to_bytes(source.path, options).model)
+        graphs[target] = read_model_file(path)
+    return graphs
+
+
+def _fitting(file: ModelFile, requested: Sequence[RuntimeChoices] | None, graph: str) -> list[RuntimeChoices]:
+    takers = [name for name, kind in RUNTIMES.items() if file.format in kind.formats]
+    if requested is None:
+        beside = graph == "portable" and RUNTIMES["openvino"].installed  # it runs the other targets much slower
+        return [RuntimeChoices(takers[0]), *([RuntimeChoices("openvino")] if beside else ())]
+    fitting = [choice for choice in requested if choice.runtime in takers]
+    if not fitting and graph != SOURCE:
+        raise UsageError(
+            f"'{file.file}' is a file of format {file.format}, which none of the named runtimes takes; "
+            f"add {' or '.join(takers)} to `runtimes`"
+        )
+    return fitting

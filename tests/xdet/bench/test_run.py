@@ -1,4 +1,4 @@
-"""A whole benchmark, short: what it holds, that only one session lives at a time, and what it says."""
+"""Which cases a call means, and a whole benchmark, short: what it holds, one session at a time, and what it says."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import onnx
 import pytest
 
 import xdet
 from tests.conftest import ROOT
+from tests.xdet.finished_models import finished_model, head_model
 from xdet.bench import Benchmark, BenchOptions, Memory, Ratio, run_benchmark
 from xdet.bench.machine import measure_memory
 from xdet.bench.report import benchmark_report, benchmark_to_json
-from xdet.errors import MissingExtraError, ModelError
+from xdet.bench.run import case_coverage, plan_cases
+from xdet.errors import MissingExtraError, ModelError, UsageError
+from xdet.model.surgery import cut_at_head
 from xdet.runtimes.base import RuntimeChoices
+from xdet.runtimes.onnxruntime import open_onnxruntime
 from xdet.runtimes.table import open_model
 from xdet.writing.terminal import report_text
 
@@ -151,3 +157,80 @@ def test_a_head_below_the_noise_is_told_with_its_sign(found: Benchmark) -> None:
     assert result.boxes is not None
     odd = replace(result, boxes=replace(result.boxes, median_s=0.001), network=replace(result.network, median_s=0.0012))
     assert "-200 us" in text_of(replace(found, results=(odd,)))
+
+
+def names(models: list[Path], runtimes: str | None, threads: tuple[int, ...]) -> list[tuple[str, str, int | None]]:
+    return [
+        (case.model.path.suffix, f"{case.choices.runtime}:{case.choices.provider}", case.choices.threads)
+        for case in plan_cases(models, runtimes, threads)
+    ]
+
+
+def test_cases_are_models_times_fitting_runtimes_times_threads(embedded_tflite: Path, converted: Path) -> None:
+    assert names([embedded_tflite, converted], None, (1, 2)) == [
+        (".tflite", "litert:xnnpack", 1),
+        (".tflite", "litert:xnnpack", 2),
+        (".onnx", "onnxruntime:cpu", 1),
+        (".onnx", "onnxruntime:cpu", 2),
+    ]
+    assert names([converted, embedded_tflite], "litert:builtin,litert,onnxruntime", (1,)) == [
+        (".onnx", "onnxruntime:cpu", 1),
+        (".tflite", "litert:builtin", 1),
+        (".tflite", "litert:xnnpack", 1),
+    ]
+
+
+def test_runtimes_and_models_that_do_not_meet_are_refused(embedded_tflite: Path, converted: Path) -> None:
+    with pytest.raises(UsageError, match=r"no model here runs on 'onnxruntime'.*leave it out"):
+        plan_cases([embedded_tflite], "litert,onnxruntime", (1,))
+    with pytest.raises(UsageError, match=r"person\.onnx' is a file of format onnx.*add onnxruntime"):
+        plan_cases([embedded_tflite, converted], "litert", (1,))
+    with pytest.raises(UsageError, match="at least one model"):
+        plan_cases([], None, (1,))
+
+
+def test_a_picture_is_no_model(sample_pictures: list[Path]) -> None:
+    with pytest.raises(ModelError, match="of no known format"):
+        plan_cases([sample_pictures[0]], None, (1,))
+
+
+def test_the_cut_network_gives_the_head_bit_for_bit_and_nothing_else(converted: Path) -> None:
+    data = converted.read_bytes()
+    cut = cut_at_head(data, "person.onnx")
+    model = onnx.load_from_string(cut)
+    onnx.checker.check_model(model, full_check=True)
+    assert [value.name for value in model.graph.input] == ["image"]
+    assert [value.name for value in model.graph.output] == ["head"]
+    assert not {"NonMaxSuppression", "TopK", "Exp"} & {node.op_type for node in model.graph.node}
+    image = np.random.default_rng(5).integers(0, 256, (1, 224, 224, 3), np.uint8)
+    with open_onnxruntime(data, file="whole.onnx") as whole, open_onnxruntime(cut, file="cut.onnx") as network:
+        assert not network.spec.gives_boxes
+        assert np.array_equal(whole.head(image), network.head(image))
+
+
+def test_a_model_that_ends_at_its_head_is_its_own_network() -> None:
+    model = head_model()
+    assert cut_at_head(model, "raw.onnx") is model
+
+
+@pytest.mark.parametrize(
+    ("model", "word"),
+    [
+        (finished_model(metadata=None), "not one that xdet made"),
+        (finished_model(), "has no value named 'head'"),
+        (finished_model()[:-4], "damaged"),
+    ],
+    ids=["foreign", "headless", "damaged"],
+)
+def test_what_cannot_be_cut_is_told(model: bytes, word: str) -> None:
+    with pytest.raises(ModelError, match=rf"'m\.onnx'.*{word}"):
+        cut_at_head(model, "m.onnx")
+
+
+def test_every_case_has_its_coverage(embedded_tflite: Path, converted: Path, tmp_path: Path) -> None:
+    sized = tmp_path / "sized.onnx"
+    xdet.convert(embedded_tflite, sized, any_size=True)
+    for case in plan_cases([embedded_tflite, converted, sized], None, (1,)):
+        found = case_coverage(case)
+        assert found is not None
+        assert (found.macs_total, found.share) == (773_864_448, 1.0)

@@ -13,9 +13,8 @@ from tests.converters.sources.tflite.networks import st_yolo_lc
 from tests.xdet.command import assert_one_line
 from tests.xdet.command import run_xdet as run
 from xdet.bench import Benchmark, BenchOptions, Ratio, run_benchmark
-from xdet.bench.cases import plan_cases
-from xdet.bench.report import benchmark_report, benchmark_to_json
-from xdet.bench.tables import model_names
+from xdet.bench.report import benchmark_report, benchmark_to_json, model_names
+from xdet.bench.run import plan_cases
 from xdet.errors import UsageError
 from xdet.runtimes.table import RUNTIMES
 from xdet.writing.terminal import report_text

@@ -10,7 +10,7 @@ import pytest
 
 import xdet
 from tests.xdet.finished_models import finished_model, red_image
-from xdet.bench.cases import plan_cases
+from xdet.bench.run import plan_cases
 from xdet.checking import pair
 from xdet.errors import RuntimeUnavailableError, UsageError
 from xdet.model.file import ModelFile
