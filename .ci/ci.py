@@ -33,7 +33,7 @@ NODE_PACKAGES = (
     "onnxruntime-node",
     "onnxruntime-web@1.30.0",
     "@cwasm/jpeg-turbo",
-)  # xdet/page/site.py names the release
+)  # xdet/page/__init__.py names the release
 COMPILERS = "opencv,tract,tvm,iree"
 OPTIMISERS = ("onnxoptimizer", "onnxsim", "onnxslim")
 

@@ -191,7 +191,7 @@ def page(
         python -m http.server --directory site
             then open http://localhost:8000
     """
-    from xdet.page.site import make_page
+    from xdet.page import make_page
     from xdet.writing.text import format_size
 
     files = make_page(model, output, package=onnxruntime_web, title=title, samples=sample or (), force=force)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from xdet.page.site import ONNXRUNTIME_WEB, PACKAGE, RUNTIME_FILES
+from xdet.page import ONNXRUNTIME_WEB, PACKAGE, RUNTIME_FILES
 
 
 def real_package() -> Path:

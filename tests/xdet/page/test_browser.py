@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image
+from xdet.runtimes.chromium import find_chromium
 
 from converters.convert import convert_to_bytes
 from converters.description.statements import SourceOptions
@@ -20,9 +21,8 @@ from tests.xdet.finished_models import SPEC, document, finished_model
 from tests.xdet.page.browser import Browser, serve
 from tests.xdet.page.pages import real_package
 from xdet import Detector
-from xdet.page.site import make_page
+from xdet.page import make_page
 from xdet.pictures.images import read_image
-from xdet.runtimes.javascript import find_chromium
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

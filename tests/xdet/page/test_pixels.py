@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from converters.spec import Color, ImageInput, Rescaling, ResizeRule
-from xdet.page.site import COLORS, RESIZE_RULES, STATIC
+from xdet.page import COLORS, RESIZE_RULES, STATIC
 from xdet.pictures.images import network_pixels
 
 if TYPE_CHECKING:

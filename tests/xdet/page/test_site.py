@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import xdet.page as site
 from converters.heads.nms import detect_from_head
 from converters.heads.yolo_v2 import Anchors, YoloV2
 from converters.spec import ImageInput, Suppression, Thresholds
@@ -19,8 +20,7 @@ from tests.xdet.finished_models import SPEC, document, finished_model, head_mode
 from tests.xdet.page.pages import empty_package
 from xdet.errors import DataError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.model.file import read_document
-from xdet.page import site
-from xdet.page.site import make_page
+from xdet.page import make_page
 
 
 @pytest.fixture
