@@ -53,7 +53,11 @@ def red_image(*reds: int) -> NDArray[np.uint8]:
 
 
 def document(
-    spec: DetectorSpec = SPEC, *, freeze: bool = False, activations: ActivationCodes = "uint8"
+    spec: DetectorSpec = SPEC,
+    *,
+    freeze: bool = False,
+    activations: ActivationCodes = "uint8",
+    notes: tuple[str, ...] = (),
 ) -> ModelDocument:
     return ModelDocument(
         spec=spec,
@@ -64,7 +68,7 @@ def document(
         target="portable",
         freeze_thresholds=freeze,
         passes=(),
-        notes=(),
+        notes=notes,
         tensors={},
     )
 

@@ -1,7 +1,7 @@
 // A session of ONNX Runtime in JavaScript, asked by frames; what xdet/data/ort_node.mjs and ort_page.html share.
 //
 // A frame, both ways: uint32 length of a header, uint32 length of a body (little endian), the header as JSON, the body.
-//   {"op": "open"} + model               -> {"outputs": [...]}
+//   {"op": "open", "extra": {...}} + model -> {"outputs": [...]}; session entries as SessionOptions.extra nests them
 //   {"op": "run", "dims": [...], "names": [...]} + uint8 pixels
 //                                         -> {"tensors": [{"dtype", "dims", "size"}]} + their bytes, one behind the other
 // A failure answers {"error": "..."}.
@@ -11,9 +11,10 @@ export function serve(ort, provider) {
   ort.env.logLevel = "error";
   let session = null;
 
-  async function open(body) {
+  async function open({ extra }, body) {
     await session?.release?.(); // from 1.17 on
-    session = await ort.InferenceSession.create(body, { executionProviders: [provider], logSeverityLevel: 3 });
+    const options = { executionProviders: [provider], logSeverityLevel: 3, extra };
+    session = await ort.InferenceSession.create(body, options);
     return [{ outputs: session.outputNames }, []];
   }
 
@@ -31,7 +32,7 @@ export function serve(ort, provider) {
   // header, body (nobody else's bytes) -> the parts of the answer's frame
   return async function answer(header, body) {
     try {
-      return frame(...(header.op === "open" ? await open(body) : await run(header, body)));
+      return frame(...(header.op === "open" ? await open(header, body) : await run(header, body)));
     } catch (error) {
       return frame({ error: String(error?.message ?? error) }, []);
     }

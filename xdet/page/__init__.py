@@ -19,9 +19,9 @@ from converters.files import read_regular
 from converters.spec import ImageInput, ModelDocument, Rescaling
 from xdet.errors import DataError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.model.file import ModelFile, read_document, read_model_file
-from xdet.model.graph import load_onnx
-from xdet.model.wire import freeze_thresholds
+from xdet.model.wire import fixed_batch, freeze_thresholds
 from xdet.pictures.images import LARGEST_PICTURE
+from xdet.runtimes.javascript import session_extra
 from xdet.writing.files import MODEL_MARK, PAGE_MARK, encode_text, json_mark, with_sidecars, write_changed
 from xdet.writing.text import reason
 
@@ -158,7 +158,7 @@ def _require_runnable(file: ModelFile, document: ModelDocument) -> None:
     image = document.spec.image
     if not document.spec.gives_boxes:
         raise ModelError(f"'{file.file}' ends at its raw outputs; a page shows boxes: convert it with a head")
-    batch = load_onnx(file.data, file.file).graph.input[0].type.tensor_type.shape.dim[0].dim_value
+    batch = fixed_batch(file.data) or 1
     if batch > 1:
         raise ModelError(f"'{file.file}' takes {batch} pictures at a time; a page has one: convert it with `batch` 1")
     plain = ImageInput(height=1, width=1, rescaling=Rescaling(1.0, 0.0))
@@ -193,6 +193,7 @@ def _facts(document: ModelDocument, *, title: str, lowest: float, samples: Seque
         "class_names": list(document.spec.class_names),
         "thresholds": {"score": thresholds.score, "iou": thresholds.iou, "lowest": lowest},
         "runtime": RUNTIME_FOLDER,
+        "extra": session_extra(document),
         "samples": list(samples),
     }
 

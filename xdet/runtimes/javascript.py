@@ -34,6 +34,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from converters.spec import IMAGE
+from converters.spec.document import INT8_ENTRY
 from xdet.errors import ModelError, RuntimeUnavailableError
 from xdet.model.file import read_document
 from xdet.model.wire import fixed_batch
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from converters.spec import ModelDocument
     from xdet.model.file import ModelFile
     from xdet.runtimes.base import RuntimeChoices
 
@@ -111,7 +113,8 @@ class JavaScriptRuntime(FinishedModelRuntime):
 
     def _open(self, model: bytes) -> list[str]:
         """Let the package load a file in the place of the one before; its outputs."""
-        outputs: list[str] = self._ask({"op": "open"}, model)[0]["outputs"]
+        header = {"op": "open", "extra": session_extra(self.document)}
+        outputs: list[str] = self._ask(header, model)[0]["outputs"]
         return outputs
 
     def _compute(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Outputs:
@@ -346,6 +349,12 @@ def find_chromium() -> str | None:
     """The program to start."""
     named = os.environ.get(CHROMIUM)
     return shutil.which(named) if named else next(filter(None, map(shutil.which, PROGRAMS)), None)
+
+
+def session_extra(document: ModelDocument) -> dict[str, dict[str, str]]:
+    """The session entries that a file needs, as ``SessionOptions.extra`` of ONNX Runtime's JavaScript nests them."""
+    area, _, entry = INT8_ENTRY.partition(".")
+    return {area: {entry: "1"}} if document.multiplies_in_float else {}
 
 
 def open_model(model: ModelFile, choices: RuntimeChoices) -> JavaScriptRuntime:

@@ -16,6 +16,7 @@ import xdet.page as site
 from converters.heads.nms import detect_from_head
 from converters.heads.yolo_v2 import Anchors, YoloV2
 from converters.spec import ImageInput, Suppression, Thresholds
+from converters.spec.document import IN_FLOAT
 from tests.xdet.finished_models import SPEC, document, finished_model, head_model
 from tests.xdet.page.pages import empty_package
 from xdet.errors import DataError, ModelError, RuntimeUnavailableError, UsageError
@@ -44,7 +45,7 @@ def test_the_folder_holds_all_that_the_page_loads(package: Path, tmp_path: Path,
     assert facts["about"] == "identity.tflite, 2 x 2, 1 class."
     assert facts["image"] == {"height": 2, "width": 2, "resize": "nearest", "color": "rgb", "any_size": False}
     assert facts["thresholds"] == {"score": 0.5, "iou": 0.5, "lowest": 0.05}
-    assert facts["samples"] == ["astronaut.jpg", "camera.jpg"]
+    assert (facts["samples"], facts["extra"]) == (["astronaut.jpg", "camera.jpg"], {})
     kept = re.search(r"^const FILES = (.*);$", (folder / "offline.js").read_text("utf-8"), re.MULTILINE)
     assert kept is not None
     names = {str(path.relative_to(folder)) for path in files}
@@ -63,6 +64,13 @@ def test_a_model_with_frozen_thresholds_stays_as_it_is(package: Path, tmp_path: 
     assert (tmp_path / "site" / "model.onnx").read_bytes() == data
     facts = json.loads((tmp_path / "site" / "page.json").read_bytes())
     assert facts["thresholds"]["lowest"] == facts["thresholds"]["score"] == 0.5
+
+
+def test_the_page_sets_the_session_entry_that_int8_codes_need(package: Path, tmp_path: Path) -> None:
+    model = write_model(tmp_path, finished_model(metadata=document(notes=(f"{IN_FLOAT}...",)).to_json()))
+    make_page(model, tmp_path / "site", package=package)
+    facts = json.loads((tmp_path / "site" / "page.json").read_bytes())
+    assert facts["extra"] == {"session": {"qdqisint8allowed": "1"}}
 
 
 def test_the_same_page_again_changes_nothing_and_another_model_replaces_its_own(package: Path, tmp_path: Path) -> None:

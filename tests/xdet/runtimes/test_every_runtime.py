@@ -21,6 +21,7 @@ from converters.options import ConvertOptions
 from converters.spec import HEAD, NETWORK_IMAGE, Arithmetic, ResizeRule, Thresholds
 from tests.converters.sources.tflite.look_alikes import fastestdet
 from tests.converters.sources.tflite.networks import HEAD_CHANNELS, NetworkBuilder
+from tests.converters.sources.tflite.ssd_networks import ssd_raw
 from tests.xdet.finished_models import finished_model, red_image
 from xdet.checking.pair import open_pair
 from xdet.checking.runs import OpenRuntimes, Work, run_finished
@@ -134,6 +135,19 @@ def test_a_runtime_gives_boxes_and_head_of_one_graph(
             assert set(found.anchors[image].tolist()) == set(expected.anchors[image].tolist())
         # sorted scores: ties may change places, and exp differs by a few units in the last place
         np.testing.assert_allclose(found.scores, expected.scores, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime-node:cpu", "onnxruntime-web:wasm"])
+def test_int8_codes_with_several_readers_are_exact_in_javascript(name: str, tmp_path: Path) -> None:
+    source = tmp_path / "net.tflite"
+    source.write_bytes(ssd_raw())
+    uint8 = ConvertOptions(source=SourceOptions(head="none"))
+    heads = []
+    for runtime, options in (("onnxruntime:cpu", uint8), (name, replace(uint8, activations="int8"))):
+        with opened(runtime, convert_to_bytes(source, options).model) as network:
+            images = np.random.default_rng(0).integers(0, 256, (6, *network.spec.image.shape), np.uint8)
+            heads.append(network.head(images))
+    assert np.array_equal(heads[0], heads[1])
 
 
 @pytest.mark.parametrize("name", FINISHED)

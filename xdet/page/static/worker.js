@@ -37,7 +37,8 @@ async function open(description) {
   ort.env.wasm.wasmPaths = folder;
   ort.env.wasm.numThreads = 1;
   try {
-    session = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"], logSeverityLevel: 3 });
+    const options = { executionProviders: ["wasm"], logSeverityLevel: 3, extra: model.extra };
+    session = await ort.InferenceSession.create(bytes, options);
   } catch (error) {
     const why = String(error?.message ?? error).replace(/[.\s]+$/, "");
     throw new Error(`The model cannot be opened: ${why}. Write this page again with xdet page.`);
