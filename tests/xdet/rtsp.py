@@ -8,6 +8,8 @@ import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from tests.xdet.web import patience
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -25,7 +27,7 @@ ANSWERS = {
 @contextmanager
 def streaming(film: bytes) -> Iterator[str]:
     """The address of a server that plays ``film`` to everyone who asks, and then closes the connection."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with patience(), socket.create_server(("127.0.0.1", 0)) as server:
 
         def accept() -> None:
             with suppress(OSError):  # the server is closed

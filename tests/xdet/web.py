@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
+from unittest import mock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +30,13 @@ class Site:
     parts: dict[str, list[bytes]] = field(default_factory=dict)
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     address: str = ""
+
+
+@contextmanager
+def patience() -> Iterator[None]:
+    """Nobody gives up on a server of this machine, which may be busy with other work for longer than 10 s."""
+    with mock.patch.multiple("xdet.pictures.video", OPENING_S=600.0, READING_S=600.0):
+        yield
 
 
 @contextmanager
@@ -80,7 +88,8 @@ def serving(site: Site) -> Iterator[Site]:
     thread.start()
     site.address = f"http://127.0.0.1:{server.server_port}"
     try:
-        yield site
+        with patience():
+            yield site
     finally:
         server.shutdown()
         thread.join()
