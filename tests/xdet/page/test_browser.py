@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image
-from xdet.runtimes.chromium import find_chromium
 
 from converters.convert import convert_to_bytes
 from converters.description.statements import SourceOptions
@@ -23,6 +22,7 @@ from tests.xdet.page.pages import real_package
 from xdet import Detector
 from xdet.page import make_page
 from xdet.pictures.images import read_image
+from xdet.runtimes.javascript import find_chromium
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
