@@ -136,6 +136,8 @@ def evaluate(
         else:
             outputs.append(Output(resume))
     require_outputs(outputs, chain(inputs, evaluated_files(models, images, annotations)), force=force)
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise UsageError(f"`plot` '{plot}': the curves are drawn as PNG; name a file that ends in .png")
     with console.progress_bar("evaluating") as advance:
         evaluation = evaluate_models(
             models,

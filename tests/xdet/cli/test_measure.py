@@ -123,6 +123,13 @@ def test_a_table_a_plot_and_json(inputs: list[str | Path], tmp_path: Path) -> No
     assert len((tmp_path / "kept").read_bytes().splitlines()) == 1 + 2
 
 
+def test_a_plot_of_another_format_is_refused_before_the_work(inputs: list[str | Path], tmp_path: Path) -> None:
+    result = run_eval(*inputs, "--plot", tmp_path / "p.txt", "--resume", tmp_path / "kept")
+    assert result.returncode == 2
+    assert "the curves are drawn as PNG; name a file that ends in .png" in result.stderr
+    assert not list(tmp_path.glob("p.txt")) + list(tmp_path.glob("kept"))
+
+
 def test_json_on_stdout_stands_alone(inputs: list[str | Path]) -> None:
     result = run_eval(*inputs, "--protocol", "zoo-3", "--json", "-")
     assert result.returncode == 0
