@@ -1,4 +1,7 @@
-"""Arithmetic that several heads share, in numpy and as ONNX nodes side by side: sigmoid, corners, cells.
+"""Arithmetic that heads share, in numpy and as ONNX nodes side by side: boxes, sigmoid, cells.
+
+A box is ``x1, y1, x2, y2`` with ``x1 <= x2`` and ``y1 <= y2``; x points right, y points down. Overlaps are float32
+in the order in which ONNX Runtime's NonMaxSuppression computes them: a threshold then falls the same way on both.
 
 A function and its twin ``<name>_nodes`` do the same float32 operations in the same order. The functions without a twin
 make constants, or go the way back from decoded to raw values.
@@ -12,8 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from converters.heads.boxes import Float32, clip_xyxy, corners_from_centers
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,9 +24,49 @@ if TYPE_CHECKING:
 
     from converters.graph import GraphWriter
 
+Float32 = NDArray[np.float32]
+
 FARTHEST_LOGIT = 30.0  # its sigmoid is exactly 1 in float32, and that of its negative 1e-13
 LEAST_PROBABILITY = 1e-13  # what a probability of 0 becomes before a softmax
 SMALLEST_SIZE = 1e-6  # of the image: what an empty box becomes where sizes are logarithms
+
+
+def corners_from_centers(centers_xy: Float32, half_sizes_wh: Float32, *, axis: int = -1) -> Float32:
+    """Corners x1, y1, x2, y2 along ``axis`` of float32 centres and half sizes, x and y along ``axis``.
+
+    Half sizes are >= 0; infinity gives infinite corners. ``axis`` is -1, or 1 where boxes are along the last axis.
+    """
+    return np.concatenate([centers_xy - half_sizes_wh, centers_xy + half_sizes_wh], axis=axis)
+
+
+def clip_xyxy(boxes_xyxy: Float32, low: float = 0.0, high: float = 1.0) -> Float32:
+    """Clip every coordinate of float32 boxes, infinite ones too; a box outside collapses to the border."""
+    return np.clip(boxes_xyxy, np.float32(low), np.float32(high))
+
+
+def area_xyxy(boxes_xyxy: Float32) -> Float32:
+    """Area of boxes float32 ``(..., 4)``, in the square of their unit; 0 where a box is degenerate."""
+    return _extent(boxes_xyxy[..., 0], boxes_xyxy[..., 2]) * _extent(boxes_xyxy[..., 1], boxes_xyxy[..., 3])
+
+
+def iou_xyxy(first_xyxy: Float32, second_xyxy: Float32) -> Float32:
+    """Intersection over union, 0..1, of boxes float32 ``(..., 4)`` of one unit, paired by broadcasting.
+
+    ``iou_xyxy(a[:, None], b[None])`` is the matrix of all pairs. The order of operations is ONNX Runtime's:
+    intersection / (area + area - intersection). Boxes that do not overlap, or have no area, have IoU 0, never NaN.
+    """
+    x1 = np.maximum(first_xyxy[..., 0], second_xyxy[..., 0])
+    y1 = np.maximum(first_xyxy[..., 1], second_xyxy[..., 1])
+    x2 = np.minimum(first_xyxy[..., 2], second_xyxy[..., 2])
+    y2 = np.minimum(first_xyxy[..., 3], second_xyxy[..., 3])
+    intersection = _extent(x1, x2) * _extent(y1, y2)
+    union = area_xyxy(first_xyxy) + area_xyxy(second_xyxy) - intersection
+    return np.asarray(np.divide(intersection, union, out=np.zeros_like(union), where=intersection > 0), np.float32)
+
+
+def _extent(low: Float32, high: Float32) -> Float32:
+    """Length of the interval ``low..high``, 0 where it is empty."""
+    return np.asarray(np.maximum(high - low, np.float32(0)), np.float32)
 
 
 def sigmoid(x: Float32) -> Float32:
@@ -75,6 +117,28 @@ def clip_nodes(writer: GraphWriter, boxes: ir.Value, name: str) -> ir.Value:
     """The twin of ``clip_xyxy``."""
     limits = [writer.constant(np.float32(0), "head/zero"), writer.constant(np.float32(1), "head/one")]
     return writer.op("Clip", [boxes, *limits], name)
+
+
+def exponential_boxes(centers_xy: Float32, logarithms_wh: Float32, sizes_wh: Float32) -> Float32:
+    """Boxes ``(N, B, 4)`` around centres, ``exp(logarithms)`` times as large as ``sizes_wh``, clipped to 0..1."""
+    half_sizes = np.asarray(np.exp(logarithms_wh) * (sizes_wh / np.float32(2)), np.float32)
+    return clipped_corners(centers_xy, half_sizes)
+
+
+def exponential_box_nodes(
+    writer: GraphWriter,
+    centers: ir.Value,
+    logarithms: ir.Value,
+    sizes_wh: Float32,
+    *,
+    of: str = "anchor",
+    axis: int = -1,
+) -> ir.Value:
+    """The twin of ``exponential_boxes``; ``of`` is what the sizes are of, for names."""
+    half_sizes = writer.constant(sizes_wh / np.float32(2), f"head/half_{of}s_wh")
+    multiples = writer.op("Exp", [logarithms], f"head/{of}_multiples_wh")
+    half_sizes = writer.op("Mul", [multiples, half_sizes], "head/half_sizes_wh")
+    return clipped_corners_nodes(writer, centers, half_sizes, "head/boxes", axis=axis)
 
 
 def centers_and_sizes(boxes_xyxy: Float32) -> tuple[Float32, Float32]:

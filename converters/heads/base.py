@@ -8,6 +8,9 @@ A head is a frozen dataclass of its parameters. It decodes in numpy (``decode``)
 the same float32 operations in the same order, so the two differ by the rounding of ``exp`` alone. ``encode`` is the way
 back: raw outputs that decode to requested boxes and scores.
 
+Boxes of a ``CellHead`` are flattened row, column, box of the cell within a grid unless a head says otherwise, and grid
+behind grid.
+
 ``converters.heads.HEADS`` is the table of heads. Runtimes hand raw outputs over as one array: the output itself where
 there is one, else all of them flattened side by side.
 """
@@ -22,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 import numpy as np
 
 from converters.checks import require_count, require_entries, require_number
+from converters.heads.arithmetic import Float32, cells_xy, concat_nodes, integers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +36,10 @@ if TYPE_CHECKING:
     from converters.description.precedence import AllStatements
     from converters.facts import SourceFacts
     from converters.graph import GraphWriter
-    from converters.heads.boxes import Float32
+
+Level = tuple[int, int, int]  # rows, columns, boxes per cell
+Shift = float | Float32  # of all cells, or of every box's
+STRIDES = (8, 16, 32)  # of the three grids that YOLO heads usually have
 
 HEAD = "head"  # the raw output; where there are several, each is called head_<name>
 
@@ -220,6 +227,99 @@ class Head(ABC):
         if missing := [name for name in names if name not in data]:
             raise ValueError(f"the {cls.kind} head lacks {', '.join(missing)}")
         return cls(**{name: cls.readers.get(name, lists_to_tuples)(data[name]) for name in names})
+
+
+@dataclass(frozen=True, slots=True)
+class CellHead(Head):
+    """A row of raw numbers for every box of every cell, in one output per grid unless a head says otherwise."""
+
+    @abstractmethod
+    def _levels(self) -> Sequence[Level]:
+        """The grids in the order of the boxes."""
+
+    @property
+    def num_boxes(self) -> int:
+        """Boxes over all grids."""
+        return sum(self._counts())
+
+    def raw_outputs(self) -> tuple[RawOutput, ...]:
+        """An output per grid, ``[rows, columns, boxes per cell * numbers of a box]``."""
+        return level_outputs([(rows, columns, each * self._width()) for rows, columns, each in self._levels()])
+
+    def rows(self, outputs: Sequence[Float32]) -> Float32:
+        """tx, ty, tw, th, objectness and classes of each box; see ``Head``."""
+        return np.concatenate([output.reshape(len(output), -1, self._width()) for output in outputs], axis=1)
+
+    def _row_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> ir.Value:
+        """The twin of ``rows``."""
+        rows = []
+        for output, count in zip(outputs, self._counts(), strict=True):
+            shape = integers(writer, [-1, count, self._width()], "head/rows_shape")
+            rows.append(writer.op("Reshape", [output, shape], "head/rows"))
+        return concat_nodes(writer, rows, "head/all_rows", axis=1)
+
+    def _outputs_of(self, *parts: Float32) -> tuple[Float32, ...]:
+        """Raw outputs whose ``rows`` are these parts side by side."""
+        rows, wanted = np.concatenate(parts, axis=-1).astype(np.float32), self.raw_outputs()
+        ends = np.cumsum([raw.size // self._width() for raw in wanted])[:-1]
+        levels = zip(np.split(rows, ends, axis=1), wanted, strict=True)
+        return tuple(level.reshape(len(rows), *raw.shape) for level, raw in levels)
+
+    def _width(self) -> int:
+        """Raw numbers of a box."""
+        return 5 + self.num_classes
+
+    def _counts(self) -> list[int]:
+        return [rows * columns * each for rows, columns, each in self._levels()]
+
+    def _is_cell_by_cell(self) -> bool:
+        """Whether the boxes of a cell stand side by side; otherwise a grid is flattened box, row, column."""
+        return True
+
+    def _cells_and_grids(self) -> tuple[Float32, Float32]:
+        """Column and row of every box's cell, and columns and rows of its grid: ``(B, 2)`` each."""
+        cells, grids = [], []
+        for rows, columns, each in self._levels():
+            own = cells_xy(rows, columns)
+            cells.append(np.repeat(own, each, axis=0) if self._is_cell_by_cell() else np.tile(own, (each, 1)))
+            grids.append(np.full((rows * columns * each, 2), (columns, rows), np.float32))
+        return np.concatenate(cells), np.concatenate(grids)
+
+    def _centers(self) -> Float32:
+        """The middle of every box's cell, as fractions of the image: ``(B, 2)``."""
+        cells, grid_wh = self._cells_and_grids()
+        return (cells + np.float32(0.5)) / grid_wh
+
+    def _centers_in_grid(self, offsets_xy: Float32, shift: Shift = 0) -> Float32:
+        """Centres as fractions of the image, of offsets from cells that are shifted up and to the left, in cells."""
+        cells, grid_wh = self._cells_and_grids()
+        return np.asarray((offsets_xy + (cells - np.float32(shift))) / grid_wh, np.float32)
+
+    def _center_nodes(
+        self, writer: GraphWriter, offsets: ir.Value, shift: Shift = 0, *, one_grid: bool = False
+    ) -> ir.Value:
+        """The twin of ``_centers_in_grid``; with ``one_grid`` its size is written once instead of for every box."""
+        cells, grid_wh = self._cells_and_grids()
+        moved = writer.constant(cells - np.float32(shift), "head/cells_xy")
+        shifted = writer.op("Add", [offsets, moved], "head/centers_xy_cells")
+        size = writer.constant(grid_wh[0] if one_grid else grid_wh, "head/grid_wh")
+        return writer.op("Div", [shifted, size], "head/centers_xy")
+
+
+def misfit_of_list(facts: SourceFacts, *, by_name: bool, per_cell: int, least: int, by_box: bool = True) -> str | None:
+    """Why an output is no list of so many boxes per cell (of any, by name), box by box or value by value."""
+    shape = facts.outputs[0].shape
+    if len(facts.outputs) != 1 or len(shape) != 2:
+        return "one list of boxes is expected"
+    boxes, values = shape if by_box else shape[::-1]
+    if values < least or boxes <= values:
+        order = "boxes by values" if by_box else "values by boxes"
+        return f"one list of boxes is expected, {order}, of {least} values or more"
+    has_grids = facts.height % STRIDES[-1] == facts.width % STRIDES[-1] == 0
+    cells = sum((facts.height // stride) * (facts.width // stride) for stride in STRIDES) if has_grids else 0
+    if boxes == per_cell * cells or by_name:
+        return None
+    return f"{per_cell} boxes in each cell of the strides {STRIDES} make {per_cell * cells} boxes, found {boxes}"
 
 
 class KeypointHead(Protocol):

@@ -26,8 +26,7 @@ from converters.heads.arithmetic import (
     split_nodes,
     split_scores,
 )
-from converters.heads.base import Head, RawOutput, require_pair
-from converters.heads.cells import misfit_of_list
+from converters.heads.base import Head, RawOutput, misfit_of_list, require_pair
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from converters.description.precedence import AllStatements
     from converters.facts import SourceFacts
     from converters.graph import GraphWriter
-    from converters.heads.boxes import Float32
+    from converters.heads.arithmetic import Float32
 
 LARGEST_FRACTION = 4.0  # codes that reach no further are fractions of the picture; pixels reach its size
 

@@ -18,17 +18,18 @@ import numpy as np
 
 from converters.checks import require_count, require_fields
 from converters.heads.arithmetic import (
+    Float32,
     centers_and_sizes,
     clipped_corners,
     clipped_corners_nodes,
+    corners_from_centers,
     logit,
     sigmoid,
     sigmoid_nodes,
     split_nodes,
     split_scores,
 )
-from converters.heads.boxes import Float32, corners_from_centers
-from converters.heads.cells import CellHead, Level
+from converters.heads.base import CellHead, Level
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -23,7 +23,7 @@ import numpy as np
 
 from converters.checks import require_count, require_fields, require_flag, require_number
 from converters.heads.arithmetic import LEAST_PROBABILITY, clipped_corners, integers, softmax, split_nodes
-from converters.heads.cells import CellHead, Level
+from converters.heads.base import CellHead, Level
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from converters.description.precedence import AllStatements
     from converters.facts import SourceFacts
     from converters.graph import GraphWriter
-    from converters.heads.boxes import Float32
+    from converters.heads.arithmetic import Float32
 
 NO_PROBABILITIES = "a FOMO head is a grid of probabilities, and its output holds other numbers"
 PROBABILITY_SLACK = 0.01  # codes of probabilities overshoot 0..1 by rounding of their scale alone

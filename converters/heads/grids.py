@@ -35,18 +35,20 @@ from converters.checks import (
 from converters.errors import OptionError
 from converters.heads.arithmetic import (
     SMALLEST_SIZE,
+    Float32,
     centers_and_sizes,
     clipped_corners,
     clipped_corners_nodes,
+    corners_from_centers,
+    exponential_box_nodes,
+    exponential_boxes,
     logit,
     sigmoid,
     sigmoid_nodes,
     split_nodes,
     split_scores,
 )
-from converters.heads.base import RawOutput, level_outputs, lists_to_tuples, require_pair
-from converters.heads.boxes import Float32, corners_from_centers
-from converters.heads.cells import CellHead, Level, Shift, exponential_box_nodes, exponential_boxes
+from converters.heads.base import CellHead, Level, RawOutput, Shift, level_outputs, lists_to_tuples, require_pair
 from converters.heads.yolo_v2 import decode_scores, encode_scores
 
 if TYPE_CHECKING:

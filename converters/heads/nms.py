@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.heads.arithmetic import Float32, clip_xyxy, iou_xyxy
 from converters.heads.base import BatchDetections, split_outputs
-from converters.heads.boxes import Float32, clip_xyxy, iou_xyxy
 
 if TYPE_CHECKING:
     from converters.spec import DetectorSpec, Suppression, Thresholds

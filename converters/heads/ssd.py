@@ -41,9 +41,12 @@ from converters.checks import (
 from converters.heads.arithmetic import (
     LEAST_PROBABILITY,
     SMALLEST_SIZE,
+    Float32,
     centers_and_sizes,
     clip_nodes,
+    clip_xyxy,
     clipped_corners_nodes,
+    corners_from_centers,
     integers,
     lattice_boxes,
     logit,
@@ -53,7 +56,6 @@ from converters.heads.arithmetic import (
     split_nodes,
 )
 from converters.heads.base import Head, RawOutput
-from converters.heads.boxes import Float32, clip_xyxy, corners_from_centers
 from converters.heads.ssd_network import build_ssd, is_no_ssd
 
 if TYPE_CHECKING:

@@ -28,16 +28,18 @@ from converters.errors import OptionError
 from converters.heads.arithmetic import (
     LEAST_PROBABILITY,
     SMALLEST_SIZE,
+    Float32,
     centers_and_sizes,
+    corners_from_centers,
+    exponential_box_nodes,
+    exponential_boxes,
     logit,
     sigmoid,
     sigmoid_nodes,
     softmax,
     split_nodes,
 )
-from converters.heads.base import lists_to_tuples
-from converters.heads.boxes import Float32, corners_from_centers
-from converters.heads.cells import CellHead, Level, exponential_box_nodes, exponential_boxes
+from converters.heads.base import CellHead, Level, lists_to_tuples
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

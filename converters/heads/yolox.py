@@ -24,14 +24,15 @@ from converters.checks import require_count, require_entries, require_fields, re
 from converters.heads.arithmetic import (
     SMALLEST_SIZE,
     centers_and_sizes,
+    exponential_box_nodes,
+    exponential_boxes,
     logit,
     sigmoid,
     sigmoid_nodes,
     split_nodes,
     split_scores,
 )
-from converters.heads.base import RawOutput, require_pair
-from converters.heads.cells import STRIDES, CellHead, Level, exponential_box_nodes, exponential_boxes, misfit_of_list
+from converters.heads.base import STRIDES, CellHead, Level, RawOutput, misfit_of_list, require_pair
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from converters.description.precedence import AllStatements
     from converters.facts import SourceFacts
     from converters.graph import GraphWriter
-    from converters.heads.boxes import Float32
+    from converters.heads.arithmetic import Float32
 
 
 @dataclass(frozen=True, slots=True)

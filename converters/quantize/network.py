@@ -49,8 +49,8 @@ from converters.graph import (
     quantize_node,
     rescaled_pixels,
 )
+from converters.heads.arithmetic import iou_xyxy
 from converters.heads.base import join_outputs
-from converters.heads.boxes import iou_xyxy
 from converters.heads.nms import detect_from_head
 from converters.passes.base import only_consumer
 from converters.passes.cancel_transposes import CancelTransposes

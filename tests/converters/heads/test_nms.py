@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from converters.heads.arithmetic import sigmoid
-from converters.heads.boxes import iou_xyxy
+from converters.heads.arithmetic import iou_xyxy, sigmoid
 from converters.heads.nms import detect_from_head, limit_candidates, suppress
 from converters.heads.yolo_v2 import YoloV2, decode_scores
 from converters.spec import (

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.heads.boxes import iou_xyxy
+from converters.heads.arithmetic import iou_xyxy
 from converters.heads.nms import detect_decoded, limit_candidates, select_best, suppress
 from converters.heads.ssd import Ssd
 from converters.spec import Suppression, Thresholds

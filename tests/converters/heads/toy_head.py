@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from converters.heads.boxes import Float32, corners_from_centers
-from converters.heads.cells import CellHead, Level
+from converters.heads.arithmetic import Float32, corners_from_centers
+from converters.heads.base import CellHead, Level
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

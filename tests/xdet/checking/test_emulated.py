@@ -189,7 +189,7 @@ def test_a_processor_that_the_emulator_does_not_know_is_told_at_once(
 def test_the_oracle_computes_there_what_it_computes_here(tmp_path: Path, qemu_x86_64: str) -> None:
     # numpy's AVX2 code gathers what stands apart, from eight numbers on, and qemu 7.2 gathers wrongly
     program = (
-        "import numpy as np; from converters.heads.boxes import iou_xyxy\n"
+        "import numpy as np; from converters.heads.arithmetic import iou_xyxy\n"
         "corners = np.random.default_rng(0).random((40, 2), np.float32)\n"
         "boxes = np.concatenate([corners, corners + 0.3], 1)\n"
         "print([iou_xyxy(boxes[:n], boxes[0]).tolist() for n in range(1, 41)])"

@@ -12,7 +12,7 @@ import pytest
 
 from converters.convert import convert_to_bytes
 from converters.description.statements import SourceOptions
-from converters.heads.boxes import iou_xyxy
+from converters.heads.arithmetic import iou_xyxy
 from converters.heads.nms import detect_from_head
 from converters.options import ConvertOptions
 from converters.spec import Thresholds

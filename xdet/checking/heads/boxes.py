@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.heads.boxes import clip_xyxy, iou_xyxy
+from converters.heads.arithmetic import clip_xyxy, iou_xyxy
 from converters.heads.nms import MAX_CANDIDATES, detect_from_head, suppress, with_further_classes
 from converters.heads.yolo_v2 import Anchors, YoloV2
 from xdet.checking.heads.why import ROOM, Key, Side, explain, has_box, kept_boxes, rank, sides_of

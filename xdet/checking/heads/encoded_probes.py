@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.heads.arithmetic import centers_and_sizes
+from converters.heads.arithmetic import centers_and_sizes, iou_xyxy
 from converters.heads.base import join_outputs
-from converters.heads.boxes import iou_xyxy
 from converters.heads.nms import MAX_CANDIDATES, decode_head
 from converters.spec import Thresholds
 

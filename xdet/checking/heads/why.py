@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from converters.heads.arithmetic import iou_xyxy
 from converters.heads.base import split_outputs
-from converters.heads.boxes import iou_xyxy
 from converters.heads.nms import MAX_CANDIDATES, competing_scores, decode_head, detect_from_head, limit_candidates
 from converters.spec import Suppression
 from xdet.checking.heads.spread import steps_between
