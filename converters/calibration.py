@@ -41,20 +41,15 @@ def _no_progress(count: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Photographs to calibrate with.
+    """Photographs to calibrate with."""
 
-    Attributes:
-        pixels: what the network takes -> its photographs in a fixed order, each uint8 ``(height, width, channels)``.
-        count: how many photographs there are.
-        percentile: None for the smallest and largest value seen; else a percentage in 50..100: the share
-            of values that the range keeps, cut on both sides alike.
-        progress: called with 1 after every photograph.
-    """
-
+    # what the network takes -> its photographs in a fixed order, each uint8 ``(height, width, channels)``
     pixels: Pixels
-    count: int
+    count: int  # how many photographs there are
+    # None for the smallest and largest value seen; else a percentage in 50..100: the share of values that the range
+    # keeps, cut on both sides alike
     percentile: float | None = None
-    progress: Callable[[int], None] = _no_progress
+    progress: Callable[[int], None] = _no_progress  # called with 1 after every photograph
 
     def __post_init__(self) -> None:
         if self.count < MIN_IMAGES:

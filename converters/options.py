@@ -30,45 +30,32 @@ CHOICES = {
 
 @dataclass(frozen=True, slots=True)
 class ConvertOptions:
-    """Choices of one conversion; the names are those of the command line.
+    """Choices of one conversion; the names are those of the command line."""
 
-    Attributes:
-        source: what is said about the source model: anchors, classes, thresholds, head.
-        batch: images per call, or ``"dynamic"``.
-        target: ``"portable"`` graphs suit any compiler, ``"cpu"`` adds rewrites for ONNX Runtime's CPU kernels.
-        activations: dtype of the activation codes; the integers and results are the same.
-        leaky_relu: ``"litert"`` rounds as LiteRT's kernels do, ``"float"`` follows the real functions (at most 1 LSB
-            away per layer): LeakyReLU's table, and where ties fall in sums, products, average pools, means, bilinear
-            resizes and requantisations.
-        arithmetic: what is written where no fused operator has LiteRT's codes: ``"litert"`` computes them step by step,
-            ``"fused"`` keeps the fused operator (at most 1 LSB away).
-        dequantize: the float network of a quantised source, whose activations are not rounded any more.
-        float16: float networks compute on float16 between picture and head.
-        freeze_thresholds: constants instead of optional graph inputs.
-        any_size: the graph takes photographs of any size and holds the resize rule; one per call.
-        quantize: granularity of the weights of a float source that is quantised to int8; ``"none"`` leaves it float.
-        symmetric: with ``quantize``: int8 activations with zero-points 0, and biases in float32.
-        calibration: photographs that tell the ranges of its activations; with ``quantize`` or ``float16``, and only
-            then.
-        opset: of the finished file, 13 to 22; None is the lowest that the graph needs.
-        importer: ``"native"`` reads TFLite files itself, ``"tf2onnx"`` leaves that to tf2onnx; Keras files always take
-            it.
-    """
-
+    # what is said about the source model: anchors, classes, thresholds, head
     source: SourceOptions = field(default_factory=SourceOptions)
-    batch: int | Literal["dynamic"] = 1
+    batch: int | Literal["dynamic"] = 1  # images per call, or ``"dynamic"``
+    # ``"portable"`` graphs suit any compiler, ``"cpu"`` adds rewrites for ONNX Runtime's CPU kernels
     target: Target = "portable"
-    activations: Activations = "uint8"
+    activations: Activations = "uint8"  # dtype of the activation codes; the integers and results are the same
+    # ``"litert"`` rounds as LiteRT's kernels do, ``"float"`` follows the real functions (at most 1 LSB away per layer):
+    # LeakyReLU's table, and where ties fall in sums, products, average pools, means, bilinear resizes and
+    # requantisations
     leaky_relu: LeakyRelu = "litert"
+    # what is written where no fused operator has LiteRT's codes: ``"litert"`` computes them step by step, ``"fused"``
+    # keeps the fused operator (at most 1 LSB away)
     arithmetic: Arithmetic = "litert"
-    dequantize: bool = False
-    float16: bool = False
-    freeze_thresholds: bool = False
-    any_size: bool = False
+    dequantize: bool = False  # the float network of a quantised source, whose activations are not rounded any more
+    float16: bool = False  # float networks compute on float16 between picture and head
+    freeze_thresholds: bool = False  # constants instead of optional graph inputs
+    any_size: bool = False  # the graph takes photographs of any size and holds the resize rule; one per call
+    # granularity of the weights of a float source that is quantised to int8; ``"none"`` leaves it float
     quantize: Quantize = "none"
-    symmetric: bool = False
+    symmetric: bool = False  # with ``quantize``: int8 activations with zero-points 0, and biases in float32
+    # photographs that tell the ranges of its activations; with ``quantize`` or ``float16``, and only then
     calibration: Calibration | None = None
-    opset: int | None = None
+    opset: int | None = None  # of the finished file, 13 to 22; None is the lowest that the graph needs
+    # ``"native"`` reads TFLite files itself, ``"tf2onnx"`` leaves that to tf2onnx; Keras files always take it
     importer: ImporterChoice = "native"
 
     def __post_init__(self) -> None:

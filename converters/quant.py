@@ -17,17 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class QuantParams:
-    """Scale and zero-point of one tensor.
+    """Scale and zero-point of one tensor."""
 
-    Attributes:
-        scale: float32 ``(1,)`` per tensor or ``(channels,)`` per channel; every entry finite and > 0.
-        zero_point: int64, the shape of ``scale``.
-        axis: the channel axis in the source's layout, or None per tensor.
-    """
-
-    scale: NDArray[np.float32]
-    zero_point: NDArray[np.int64]
-    axis: int | None = None
+    scale: NDArray[np.float32]  # float32 ``(1,)`` per tensor or ``(channels,)`` per channel; every entry finite and > 0
+    zero_point: NDArray[np.int64]  # int64, the shape of ``scale``
+    axis: int | None = None  # the channel axis in the source's layout, or None per tensor
 
     def __post_init__(self) -> None:
         if self.scale.ndim != 1 or self.scale.shape != self.zero_point.shape or not self.scale.size:

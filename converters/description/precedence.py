@@ -61,21 +61,13 @@ TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class AllStatements:
-    """Everything that is stated about one source.
+    """Everything that is stated about one source."""
 
-    Attributes:
-        facts: what the model file itself tells.
-        options: what the caller says.
-        sidecar: an empty one where there is none.
-        config: the yaml or cfg, likewise.
-        notes: what is left out, one sentence each.
-    """
-
-    facts: SourceFacts
-    options: SourceOptions
-    sidecar: Sidecar
-    config: ZooConfig
-    notes: tuple[str, ...] = ()
+    facts: SourceFacts  # what the model file itself tells
+    options: SourceOptions  # what the caller says
+    sidecar: Sidecar  # an empty one where there is none
+    config: ZooConfig  # the yaml or cfg, likewise
+    notes: tuple[str, ...] = ()  # what is left out, one sentence each
 
     @classmethod
     def of_file(cls, path: Path, facts: SourceFacts, options: SourceOptions) -> Self:

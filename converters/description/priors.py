@@ -55,19 +55,12 @@ def require_option(option: str, value: object, literal: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class PriorStatement:
-    """What is stated about an SSD head; None = not stated.
+    """What is stated about an SSD head; None = not stated."""
 
-    Attributes:
-        priors: a file's name, or the name of a generator with its parameters.
-        format: how four numbers of a prior are read.
-        variances: four factors of the offsets, in the order of the format; 1 each for none.
-        activation: what the scores still need.
-    """
-
-    priors: str | None = None
-    format: PriorFormat | None = None
-    variances: Four | None = None
-    activation: ScoreActivation | None = None
+    priors: str | None = None  # a file's name, or the name of a generator with its parameters
+    format: PriorFormat | None = None  # how four numbers of a prior are read
+    variances: Four | None = None  # four factors of the offsets, in the order of the format; 1 each for none
+    activation: ScoreActivation | None = None  # what the scores still need
 
     def __post_init__(self) -> None:
         require_option("--prior-format", self.format, PriorFormat)

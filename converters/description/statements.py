@@ -45,39 +45,22 @@ UNSETTLED = ImageInput(1, 1, Rescaling(1.0, 0.0))  # the picture, as long as onl
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """What a caller may say about a source model; None = not said.
+    """What a caller may say about a source model; None = not said."""
 
-    Attributes:
-        config: a zoo yaml of either layout.
-        anchors: (width, height) pairs.
-        anchor_unit: unit of the anchors, wherever they come from.
-        class_names: one name per class.
-        resize: how photographs get the network's size.
-        color: what the channels of the picture are.
-        rescaling: pixel to real number.
-        input_size: rows and columns of the picture, for files that leave them open.
-        head: a row of ``HEADS``, or ``"none"``; ``"auto"`` takes what yaml or sidecar say, or outputs show.
-        score_threshold: default score threshold of the finished model.
-        iou_threshold: default suppression threshold of the finished model.
-        max_detections: rows of the finished model's output.
-        class_agnostic: boxes suppress each other across classes.
-        priors: what is said of an SSD head.
-    """
-
-    config: Path | None = None
-    anchors: tuple[tuple[float, float], ...] | None = None
-    anchor_unit: StatedUnit | None = None
-    class_names: tuple[str, ...] | None = None
-    resize: ResizeRule | None = None
-    color: Color | None = None
-    rescaling: Rescaling | None = None
-    input_size: tuple[int, int] | None = None
-    head: str = "auto"
-    score_threshold: float | None = None
-    iou_threshold: float | None = None
-    max_detections: int | None = None
-    class_agnostic: bool = False
-    priors: PriorStatement = field(default_factory=PriorStatement)
+    config: Path | None = None  # a zoo yaml of either layout
+    anchors: tuple[tuple[float, float], ...] | None = None  # (width, height) pairs
+    anchor_unit: StatedUnit | None = None  # unit of the anchors, wherever they come from
+    class_names: tuple[str, ...] | None = None  # one name per class
+    resize: ResizeRule | None = None  # how photographs get the network's size
+    color: Color | None = None  # what the channels of the picture are
+    rescaling: Rescaling | None = None  # pixel to real number
+    input_size: tuple[int, int] | None = None  # rows and columns of the picture, for files that leave them open
+    head: str = "auto"  # a row of ``HEADS``, or ``"none"``; ``"auto"`` takes what yaml or sidecar say, or outputs show
+    score_threshold: float | None = None  # default score threshold of the finished model
+    iou_threshold: float | None = None  # default suppression threshold of the finished model
+    max_detections: int | None = None  # rows of the finished model's output
+    class_agnostic: bool = False  # boxes suppress each other across classes
+    priors: PriorStatement = field(default_factory=PriorStatement)  # what is said of an SSD head
 
     def __post_init__(self) -> None:
         if self.head not in (choices := ("auto", *HEADS, "none")):
@@ -117,24 +100,16 @@ class SourceOptions:
 
 @dataclass(frozen=True, slots=True)
 class SourceDescription:
-    """What all statements about a source model amount to.
+    """What all statements about a source model amount to."""
 
-    Attributes:
-        spec: the detector.
-        notes: what was stated and not used, one sentence each.
-        evaluation: with what the yaml evaluates its training; None where no yaml states anything.
-        licence: the sidecar's words; None where it has none.
-        origin: where the model comes from, in the sidecar's words (its key ``source``); None likewise.
-        priors: what is stated of an SSD head.
-        stated_by: fact -> who states it, as messages name it; ``"assumed"`` where nobody does.
-    """
-
-    spec: DetectorSpec
-    notes: tuple[str, ...] = ()
+    spec: DetectorSpec  # the detector
+    notes: tuple[str, ...] = ()  # what was stated and not used, one sentence each
+    # with what the yaml evaluates its training; None where no yaml states anything
     evaluation: EvaluationSettings | None = None
-    licence: str | None = None
-    origin: str | None = None
-    priors: PriorStatement = field(default_factory=PriorStatement)
+    licence: str | None = None  # the sidecar's words; None where it has none
+    origin: str | None = None  # where the model comes from, in the sidecar's words (its key ``source``); None likewise
+    priors: PriorStatement = field(default_factory=PriorStatement)  # what is stated of an SSD head
+    # fact -> who states it, as messages name it; ``"assumed"`` where nobody does
     stated_by: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -168,35 +168,24 @@ _COLORS: Mapping[str, Color] = {"rgb": "rgb", "bgr": "bgr", "grayscale": "grey"}
 
 @dataclass(frozen=True, slots=True)
 class ZooConfig:
-    """What a zoo yaml or a Darknet cfg states; None = not stated.
+    """What a zoo yaml or a Darknet cfg states; None = not stated."""
 
-    Attributes:
-        file: its name in messages.
-        layout: which key named the family: ``"general"`` (2.x, 3.x) or ``"model"`` (4.x).
-        model_type: the family, in lower case; a cfg names a ``head`` instead, and a number of classes.
-        input_shape: height, width, channels.
-        anchors: (width, height) pairs, the finest grid's first; a yaml states no unit.
-        size_hw: rows and columns in training, which the network need not have.
-        xy_scales: YOLO v4's ``scale_x_y`` of each grid.
-        evaluation: thresholds of the training run.
-        foreign_resize: why no rule is what the file states instead of ``resize``, in words; None for nothing.
-    """
-
-    file: str
-    layout: Layout | None = None
-    model_type: str | None = None
-    input_shape: tuple[int, int, int] | None = None
+    file: str  # its name in messages
+    layout: Layout | None = None  # which key named the family: ``"general"`` (2.x, 3.x) or ``"model"`` (4.x)
+    model_type: str | None = None  # the family, in lower case; a cfg names a ``head`` instead, and a number of classes
+    input_shape: tuple[int, int, int] | None = None  # height, width, channels
     class_names: tuple[str, ...] | None = None
     rescaling: Rescaling | None = None
     resize: ResizeRule | None = None
     color: Color | None = None
-    anchors: SizesWh | None = None
-    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    anchors: SizesWh | None = None  # (width, height) pairs, the finest grid's first; a yaml states no unit
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)  # thresholds of the training run
     anchor_unit: StatedUnit | None = None
     head: Literal["yolo_v2", "yolo_v3"] | None = None
     num_classes: int | None = None
-    size_hw: tuple[int, int] | None = None
-    xy_scales: tuple[float, ...] = ()
+    size_hw: tuple[int, int] | None = None  # rows and columns in training, which the network need not have
+    xy_scales: tuple[float, ...] = ()  # YOLO v4's ``scale_x_y`` of each grid
+    # why no rule is what the file states instead of ``resize``, in words; None for nothing
     foreign_resize: str | None = None
 
     def head_of_family(self) -> Literal["yolo_v2", "yolo_v3"] | None:

@@ -51,15 +51,10 @@ def is_raw_output(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RawOutput:
-    """A float32 output that a head needs of its network.
+    """A float32 output that a head needs of its network."""
 
-    Attributes:
-        name: what it holds, ``"scores"``; ``""`` where the head has one output only.
-        shape: without the batch.
-    """
-
-    name: str
-    shape: tuple[int, ...]
+    name: str  # what it holds, ``"scores"``; ``""`` where the head has one output only
+    shape: tuple[int, ...]  # without the batch
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -85,19 +80,14 @@ class RawOutput:
 
 @dataclass(frozen=True, slots=True)
 class Head(ABC):
-    """A detection head: a frozen dataclass of its parameters. B boxes per image, NC classes, N images.
+    """A detection head: a frozen dataclass of its parameters. B boxes per image, NC classes, N images."""
 
-    Attributes:
-        kind: its row in ``converters.heads.HEADS``.
-        readers: parameter -> what reads it from JSON, where lists as tuples do not do.
-        anchor_units: what ``--anchor-unit`` may say of its anchors, the advised one first; none where it has none.
-        anchor_lists: names of lists that ``--anchors`` takes for it, as part of a sentence.
-    """
-
-    kind: ClassVar[str]
+    kind: ClassVar[str]  # its row in ``converters.heads.HEADS``
+    # parameter -> what reads it from JSON, where lists as tuples do not do
     readers: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}
+    # what ``--anchor-unit`` may say of its anchors, the advised one first; none where it has none
     anchor_units: ClassVar[tuple[str, ...]] = ()
-    anchor_lists: ClassVar[str] = ""
+    anchor_lists: ClassVar[str] = ""  # names of lists that ``--anchors`` takes for it, as part of a sentence
 
     if TYPE_CHECKING:  # parameters of some heads, which would take an inherited property for their default
 
@@ -390,20 +380,13 @@ def default_class_names(count: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True, eq=False)
 class BatchDetections:
-    """The five outputs of the model contract for a batch of N images, K rows each.
+    """The five outputs of the model contract for a batch of N images, K rows each."""
 
-    Attributes:
-        num_detections: int32 ``(N,)``, count of valid rows.
-        boxes_xyxy: float32 ``(N, K, 4)``, x1, y1, x2, y2 in 0..1 of the image; padded rows 0.
-        scores: float32 ``(N, K)``, falling; padded rows 0.
-        classes: int32 ``(N, K)``; padded rows -1.
-        anchors: int32 ``(N, K)``, index of the source box (row, column, anchor flattened); padded rows -1.
-    """
-
-    num_detections: NDArray[np.int32]
-    boxes_xyxy: Float32
-    scores: Float32
-    classes: NDArray[np.int32]
+    num_detections: NDArray[np.int32]  # int32 ``(N,)``, count of valid rows
+    boxes_xyxy: Float32  # float32 ``(N, K, 4)``, x1, y1, x2, y2 in 0..1 of the image; padded rows 0
+    scores: Float32  # float32 ``(N, K)``, falling; padded rows 0
+    classes: NDArray[np.int32]  # int32 ``(N, K)``; padded rows -1
+    # int32 ``(N, K)``, index of the source box (row, column, anchor flattened); padded rows -1
     anchors: NDArray[np.int32]
 
     def __post_init__(self) -> None:

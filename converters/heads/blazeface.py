@@ -69,20 +69,13 @@ def _levels_of(facts: SourceFacts) -> tuple[tuple[int, int, int], ...] | None:
 
 @dataclass(frozen=True, slots=True)
 class BlazeFace(CellHead):
-    """Boxes relative to the centres of cells.
-
-    Attributes:
-        image_wh: width and height of the network's input in pixels.
-        levels: rows, columns and boxes per cell of each, in the order of the boxes.
-        num_keypoints: P; they follow each box, x and y in turns, moved from the cell's centre as the box's own is.
-        separate: the network has its boxes, then its scores, as an output per level instead of one each.
-    """
+    """Boxes relative to the centres of cells."""
 
     kind: ClassVar[str] = "blazeface"
-    image_wh: tuple[float, float]
-    levels: tuple[Level, ...]
-    num_keypoints: int
-    separate: bool = False
+    image_wh: tuple[float, float]  # width and height of the network's input in pixels
+    levels: tuple[Level, ...]  # rows, columns and boxes per cell of each, in the order of the boxes
+    num_keypoints: int  # P; they follow each box, x and y in turns, moved from the cell's centre as the box's own is
+    separate: bool = False  # the network has its boxes, then its scores, as an output per level instead of one each
 
     def __post_init__(self) -> None:
         require_pair(self.image_wh, "image_wh")

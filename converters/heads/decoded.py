@@ -43,17 +43,11 @@ LARGEST_FRACTION = 4.0  # codes that reach no further are fractions of the pictu
 
 @dataclass(frozen=True, slots=True)
 class DecodedHead(Head):
-    """Centres and sizes.
+    """Centres and sizes."""
 
-    Attributes:
-        num_boxes: B.
-        num_classes: NC.
-        extent_wh: the picture's width and height in the unit of the boxes: (1, 1) for fractions, else its size in
-            pixels.
-    """
-
-    num_boxes: int
-    num_classes: int
+    num_boxes: int  # B
+    num_classes: int  # NC
+    # the picture's width and height in the unit of the boxes: (1, 1) for fractions, else its size in pixels
     extent_wh: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:

@@ -46,18 +46,12 @@ FARTHEST = 1 - 1e-6  # cells: tanh reaches no further
 
 @dataclass(frozen=True, slots=True)
 class FastestDet(CellHead):
-    """A grid of cells with one box each.
-
-    Attributes:
-        grid_h: rows of cells.
-        grid_w: columns of cells.
-        num_classes: NC.
-    """
+    """A grid of cells with one box each."""
 
     kind: ClassVar[str] = "fastestdet"
-    grid_h: int
-    grid_w: int
-    num_classes: int
+    grid_h: int  # rows of cells
+    grid_w: int  # columns of cells
+    num_classes: int  # NC
 
     def __post_init__(self) -> None:
         require_fields(self, require_count, "grid_h", "grid_w", "num_classes")

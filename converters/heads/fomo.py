@@ -42,24 +42,15 @@ LOWEST = np.float32(np.finfo(np.float32).min)  # what lies beyond the border
 
 @dataclass(frozen=True, slots=True)
 class Fomo(CellHead):
-    """A grid of class probabilities.
-
-    Attributes:
-        grid_h: rows of cells.
-        grid_w: columns of cells.
-        num_classes: NC, without the background.
-        size_cells: width and height of every box, in cells.
-        merge: of neighbouring cells of one class only the best counts.
-        activated: the output is probabilities; otherwise logits before their softmax.
-    """
+    """A grid of class probabilities."""
 
     kind: ClassVar[str] = "fomo"
-    grid_h: int
-    grid_w: int
-    num_classes: int
-    size_cells: float = 1.0
-    merge: bool = True
-    activated: bool = True
+    grid_h: int  # rows of cells
+    grid_w: int  # columns of cells
+    num_classes: int  # NC, without the background
+    size_cells: float = 1.0  # width and height of every box, in cells
+    merge: bool = True  # of neighbouring cells of one class only the best counts
+    activated: bool = True  # the output is probabilities; otherwise logits before their softmax
 
     def __post_init__(self) -> None:
         require_fields(self, require_count, "grid_h", "grid_w", "num_classes")

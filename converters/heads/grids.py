@@ -67,18 +67,12 @@ MOST_LEVELS = 3
 
 @dataclass(frozen=True, slots=True)
 class AnchorGrid:
-    """One level.
+    """One level."""
 
-    Attributes:
-        rows: of cells.
-        columns: of cells.
-        anchors_px: width and height of each anchor, in pixels of the network's input.
-        xy_scale: how far a centre can leave its cell: 1 not at all; YOLO v4 has 1.05 to 1.2, ``scale_x_y`` in its cfg.
-    """
-
-    rows: int
-    columns: int
-    anchors_px: tuple[tuple[float, float], ...]
+    rows: int  # of cells
+    columns: int  # of cells
+    anchors_px: tuple[tuple[float, float], ...]  # width and height of each anchor, in pixels of the network's input
+    # how far a centre can leave its cell: 1 not at all; YOLO v4 has 1.05 to 1.2, ``scale_x_y`` in its cfg
     xy_scale: float = 1.0
 
     def __post_init__(self) -> None:
@@ -123,19 +117,13 @@ def are_anchors_first(facts: SourceFacts) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class AnchorHead(CellHead):
-    """Raw grids with anchors, before a formula.
-
-    Attributes:
-        grids: the levels in the order of the outputs.
-        num_classes: NC.
-        image_wh: width and height of the network's input in pixels.
-    """
+    """Raw grids with anchors, before a formula."""
 
     readers: ClassVar = {"grids": grids_from_json}
     title: ClassVar[str]
-    grids: tuple[AnchorGrid, ...]
-    num_classes: int
-    image_wh: tuple[float, float]
+    grids: tuple[AnchorGrid, ...]  # the levels in the order of the outputs
+    num_classes: int  # NC
+    image_wh: tuple[float, float]  # width and height of the network's input in pixels
 
     def __post_init__(self) -> None:
         if not require_entries(self.grids, "grids"):
@@ -211,15 +199,12 @@ class AnchorHead(CellHead):
 
 @dataclass(frozen=True, slots=True)
 class YoloV3(AnchorHead):
-    """Grids before any activation.
-
-    Attributes:
-        class_activation: ``"sigmoid"`` each, or one ``"softmax"``, which makes a single class certain.
-    """
+    """Grids before any activation."""
 
     kind: ClassVar[str] = "yolo_v3"
     title: ClassVar[str] = "YOLO v3"
     anchor_units: ClassVar[tuple[str, ...]] = ("pixel", "image")
+    # ``"sigmoid"`` each, or one ``"softmax"``, which makes a single class certain
     class_activation: ClassActivation = "sigmoid"
 
     def __post_init__(self) -> None:
@@ -315,16 +300,12 @@ class StYoloX(YoloV3):
 
 @dataclass(frozen=True, slots=True)
 class YoloV5Raw(AnchorHead):
-    """Grids before any activation; their ``xy_scale`` stays 1.
-
-    Attributes:
-        anchors_first: outputs are ``[A, rows, columns, 5 + NC]``, as PyTorch has them, instead of
-            ``[rows, columns, A * (5 + NC)]``.
-    """
+    """Grids before any activation; their ``xy_scale`` stays 1."""
 
     kind: ClassVar[str] = "yolo_v5_raw"
     title: ClassVar[str] = "raw YOLO v5"
     anchor_units: ClassVar[tuple[str, ...]] = ("pixel", "image")
+    # outputs are ``[A, rows, columns, 5 + NC]``, as PyTorch has them, instead of ``[rows, columns, A * (5 + NC)]``
     anchors_first: bool = False
 
     def __post_init__(self) -> None:

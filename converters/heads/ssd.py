@@ -104,36 +104,25 @@ def _require_parts(value: object) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Ssd(Head):
-    """Scores and offsets of prior boxes.
-
-    Attributes:
-        num_boxes: B.
-        num_classes: NC, without the background.
-        coding: what offsets move: ``"centers"`` and sizes, or ``"corners"``.
-        scales: four divisors of the offsets, in their order; 1 each where the network has none.
-        priors: float32 numbers, four per box, in the order of the offsets: centre and size, or two corners, as
-            fractions of the image; None where the network's third output has them.
-        yx_first: offsets, scales and priors are in the order y, x, h, w (or y1, x1, y2, x2) instead of x, y, w, h.
-        background: the first score is that of the background.
-        activation: what the scores still need; over a softmax the background counts.
-        parts: what the network gives, in its order: scores, offsets, and priors where these are no parameters.
-        joined: the parts are the columns of one output, in their order.
-        clipped: boxes end at the picture's border; otherwise the tail clips them, after suppression.
-    """
+    """Scores and offsets of prior boxes."""
 
     kind: ClassVar[str] = "ssd"
     readers: ClassVar = {"priors": _priors_from_base64, "parts": _require_parts}
-    num_boxes: int
-    num_classes: int
-    coding: Coding
-    scales: Four
+    num_boxes: int  # B
+    num_classes: int  # NC, without the background
+    coding: Coding  # what offsets move: ``"centers"`` and sizes, or ``"corners"``
+    scales: Four  # four divisors of the offsets, in their order; 1 each where the network has none
+    # float32 numbers, four per box, in the order of the offsets: centre and size, or two corners, as fractions of the
+    # image; None where the network's third output has them
     priors: tuple[Four, ...] | None
+    # offsets, scales and priors are in the order y, x, h, w (or y1, x1, y2, x2) instead of x, y, w, h
     yx_first: bool = False
-    background: bool = True
-    activation: Activation = "none"
+    background: bool = True  # the first score is that of the background
+    activation: Activation = "none"  # what the scores still need; over a softmax the background counts
+    # what the network gives, in its order: scores, offsets, and priors where these are no parameters
     parts: tuple[Part, ...] = ()
-    joined: bool = False
-    clipped: bool = True
+    joined: bool = False  # the parts are the columns of one output, in their order
+    clipped: bool = True  # boxes end at the picture's border; otherwise the tail clips them, after suppression
 
     def __post_init__(self) -> None:
         require_fields(self, require_count, "num_boxes", "num_classes")

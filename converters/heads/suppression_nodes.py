@@ -48,20 +48,13 @@ FLOAT32_COUNTS_TO = 2**24  # every whole number up to here is a float32
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where candidates are, as numbers that rise with their slots in the table of all scores.
+    """Where candidates are, as numbers that rise with their slots in the table of all scores."""
 
-    Attributes:
-        values: int64 ``[N, C]``.
-        below: what they are below.
-        count: C.
-        size: scores of a group.
-        groups: int64 ``[N, G]``, the groups in which they are counted, rising; None where places are slots.
-    """
-
-    values: ir.Value
-    below: int
-    count: int
-    size: int = 1
+    values: ir.Value  # int64 ``[N, C]``
+    below: int  # what they are below
+    count: int  # C
+    size: int = 1  # scores of a group
+    # int64 ``[N, G]``, the groups in which they are counted, rising; None where places are slots
     groups: ir.Value | None = None
 
     def slots(self, writer: GraphWriter, values: ir.Value, name: str) -> ir.Value:
@@ -77,19 +70,14 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Boxes, and the scores of those that stay.
+    """Boxes, and the scores of those that stay."""
 
-    Attributes:
-        boxes: float32 ``[N, B + P, 4]``; padding is 0, and the last box is the sentinel.
-        scores: float32 ``[N, B + P, NC]``, 0 where suppressed; with ``places`` ``[N, C]`` of the candidates alone.
-        padding: P >= 1, and large enough that a TopK can take K.
-        places: of the candidates; slots are those of the table ``[B + P, NC]``, or ``[NC, B + P]`` where ties are
-            settled class first. None where ``scores`` is that table, box first.
-    """
-
-    boxes: ir.Value
+    boxes: ir.Value  # float32 ``[N, B + P, 4]``; padding is 0, and the last box is the sentinel
+    # float32 ``[N, B + P, NC]``, 0 where suppressed; with ``places`` ``[N, C]`` of the candidates alone
     scores: ir.Value
-    padding: int
+    padding: int  # P >= 1, and large enough that a TopK can take K
+    # of the candidates; slots are those of the table ``[B + P, NC]``, or ``[NC, B + P]`` where ties are settled class
+    # first. None where ``scores`` is that table, box first.
     places: Places | None = None
 
 

@@ -91,23 +91,16 @@ class Anchors:
 
 @dataclass(frozen=True, slots=True)
 class YoloV2(CellHead):
-    """A YOLO v2 head.
-
-    Attributes:
-        grid_h: rows of the grid.
-        grid_w: columns of the grid.
-        anchors: the prior boxes of every cell.
-        num_classes: NC.
-    """
+    """A YOLO v2 head."""
 
     kind: ClassVar[str] = "yolo_v2"
     readers: ClassVar = {"anchors": Anchors.from_dict}
     anchor_units: ClassVar = ("cell", "image", "pixel")
     anchor_lists: ClassVar = " (or tiny_yolo_v2, st_yolo_lc_v1: the ST zoo's default lists)"
-    grid_h: int
-    grid_w: int
-    anchors: Anchors
-    num_classes: int
+    grid_h: int  # rows of the grid
+    grid_w: int  # columns of the grid
+    anchors: Anchors  # the prior boxes of every cell
+    num_classes: int  # NC
 
     def __post_init__(self) -> None:
         require_fields(self, require_count, "grid_h", "grid_w", "num_classes")

@@ -47,22 +47,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Yolox(CellHead):
-    """Grids of cells with one raw box each.
-
-    Attributes:
-        image_wh: width and height of the network's input in pixels, multiples of every stride.
-        num_classes: NC.
-        strides: of the grids, in the order of the boxes.
-        activated: objectness and classes are probabilities already.
-        separate: the network has an output per level instead of one.
-    """
+    """Grids of cells with one raw box each."""
 
     kind: ClassVar[str] = "yolox"
-    image_wh: tuple[int, int]
-    num_classes: int
-    strides: tuple[int, ...] = STRIDES
-    activated: bool = True
-    separate: bool = False
+    image_wh: tuple[int, int]  # width and height of the network's input in pixels, multiples of every stride
+    num_classes: int  # NC
+    strides: tuple[int, ...] = STRIDES  # of the grids, in the order of the boxes
+    activated: bool = True  # objectness and classes are probabilities already
+    separate: bool = False  # the network has an output per level instead of one
 
     def __post_init__(self) -> None:
         for size in require_entries(self.image_wh, "image_wh"):

@@ -65,19 +65,12 @@ ContractDtype = Literal["uint8", "int32", "float32"]
 
 @dataclass(frozen=True, slots=True)
 class ContractTensor:
-    """One input, output or promised inner value of a finished model.
+    """One input, output or promised inner value of a finished model."""
 
-    Attributes:
-        name: its name in the graph.
-        dtype: numpy's name of its element type.
-        shape: sizes; a text names a dynamic one: the batch, the sides of a photograph.
-        optional: whether it is an input with a default (an initialiser of the same name).
-    """
-
-    name: str
-    dtype: ContractDtype
-    shape: tuple[int | str, ...]
-    optional: bool = False
+    name: str  # its name in the graph
+    dtype: ContractDtype  # numpy's name of its element type
+    shape: tuple[int | str, ...]  # sizes; a text names a dynamic one: the batch, the sides of a photograph
+    optional: bool = False  # whether it is an input with a default (an initialiser of the same name)
 
 
 def contract_io(

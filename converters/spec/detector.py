@@ -55,23 +55,16 @@ class Rescaling:
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """The picture a network takes: uint8 pixels, NHWC, at exactly this size.
+    """The picture a network takes: uint8 pixels, NHWC, at exactly this size."""
 
-    Attributes:
-        height: rows in pixels.
-        width: columns in pixels.
-        rescaling: pixel to real number, done inside the graph.
-        resize: how a photograph gets this size: stretched, or with bars beside it (``"letterbox"``).
-        color: what the channels are: ``"rgb"``, ``"bgr"``, or one alone, ``"grey"``.
-        any_size: the finished graph takes RGB photographs of any size and makes this picture itself; its boxes are
-            fractions of the photograph.
-    """
-
-    height: int
-    width: int
-    rescaling: Rescaling
+    height: int  # rows in pixels
+    width: int  # columns in pixels
+    rescaling: Rescaling  # pixel to real number, done inside the graph
+    # how a photograph gets this size: stretched, or with bars beside it (``"letterbox"``)
     resize: ResizeRule = "nearest"
-    color: Color = "rgb"
+    color: Color = "rgb"  # what the channels are: ``"rgb"``, ``"bgr"``, or one alone, ``"grey"``
+    # the finished graph takes RGB photographs of any size and makes this picture itself; its boxes are fractions of the
+    # photograph
     any_size: bool = False
 
     def __post_init__(self) -> None:
@@ -118,21 +111,13 @@ class ImageInput:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a photograph stands in the network's picture, in its pixels.
+    """Where a photograph stands in the network's picture, in its pixels."""
 
-    Attributes:
-        left: columns before the photograph.
-        top: rows above it.
-        width: columns of the photograph there.
-        height: rows.
-        network_wh: width and height of the whole picture.
-    """
-
-    left: int
-    top: int
-    width: int
-    height: int
-    network_wh: tuple[int, int]
+    left: int  # columns before the photograph
+    top: int  # rows above it
+    width: int  # columns of the photograph there
+    height: int  # rows
+    network_wh: tuple[int, int]  # width and height of the whole picture
 
     def to_photograph(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Fractions of the network's picture as fractions of the photograph, the inverse of how pixels got there.
@@ -173,22 +158,16 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class Suppression:
-    """Which boxes suppress which; the defaults are every detector's, unless its maker's own post-processing has others.
+    """Which boxes suppress which; the defaults are those of detectors without a post-processing of their maker's."""
 
-    Attributes:
-        across_classes: a box counts with its best class alone (the lowest of equal ones), and falls to better boxes of
-            any.
-        unclipped: boxes overlap as the head decodes them, beyond the picture too, and are clipped behind suppression.
-        class_first: rows of equal score are in the order of (class, box), not of (box, class).
-        per_class: at most so many boxes of each class stay; None for no limit but ``max_detections``.
-        classes_per_box: rows of a box that stays, one for each of its best classes whose score counts; above 1 across
-            classes alone. So many boxes stay as fill ``max_detections`` rows.
-    """
-
+    # a box counts with its best class alone (the lowest of equal ones), and falls to better boxes of any
     across_classes: bool = False
+    # boxes overlap as the head decodes them, beyond the picture too, and are clipped behind suppression
     unclipped: bool = False
-    class_first: bool = False
-    per_class: int | None = None
+    class_first: bool = False  # rows of equal score are in the order of (class, box), not of (box, class)
+    per_class: int | None = None  # at most so many boxes of each class stay; None for no limit but ``max_detections``
+    # rows of a box that stays, one for each of its best classes whose score counts; above 1 across classes alone. So
+    # many boxes stay as fill ``max_detections`` rows.
     classes_per_box: int = 1
 
     def __post_init__(self) -> None:
@@ -219,25 +198,18 @@ class Suppression:
 
 @dataclass(frozen=True, slots=True)
 class DetectorSpec:
-    """Everything that turns pixels into boxes, except the network.
+    """Everything that turns pixels into boxes, except the network."""
 
-    Attributes:
-        image: the input picture.
-        head: what turns the network's raw outputs into boxes; None where nobody knows, which ``--head none`` allows.
-        class_names: one name per class; may be empty where the graph ends at the raw outputs.
-        thresholds: the defaults written into the graph.
-        suppression: which boxes suppress which.
-        raw_outputs: what a graph that ends at its raw outputs (``--head none``) gives; empty where it ends in boxes.
-        assumed: ``"class_names"``, ``"resize"``: nobody states them, so a default stands there. Equality leaves it out.
-    """
-
-    image: ImageInput
+    image: ImageInput  # the input picture
+    # what turns the network's raw outputs into boxes; None where nobody knows, which ``--head none`` allows
     head: Head | None
-    class_names: tuple[str, ...] = ()
-    thresholds: Thresholds = field(default_factory=Thresholds)
+    class_names: tuple[str, ...] = ()  # one name per class; may be empty where the graph ends at the raw outputs
+    thresholds: Thresholds = field(default_factory=Thresholds)  # the defaults written into the graph
+    # what a graph that ends at its raw outputs (``--head none``) gives; empty where it ends in boxes
     raw_outputs: tuple[RawOutput, ...] = ()
+    # ``"class_names"``, ``"resize"``: nobody states them, so a default stands there. Equality leaves it out.
     assumed: tuple[str, ...] = field(default=(), compare=False)
-    suppression: Suppression = field(default_factory=Suppression)
+    suppression: Suppression = field(default_factory=Suppression)  # which boxes suppress which
 
     def __post_init__(self) -> None:
         require_instance(self.image, ImageInput, "image")

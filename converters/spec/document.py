@@ -52,17 +52,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """Where a finished model came from.
+    """Where a finished model came from."""
 
-    Attributes:
-        name: file name without its folder.
-        sha256: hex digest of the file's bytes.
-        format: a row of ``converters.sources.SOURCES``, such as ``"tflite"``.
-    """
-
-    name: str
-    sha256: str
-    format: str
+    name: str  # file name without its folder
+    sha256: str  # hex digest of the file's bytes
+    format: str  # a row of ``converters.sources.SOURCES``, such as ``"tflite"``
 
     def __post_init__(self) -> None:
         require_fields(self, require_text, "name", "sha256", "format", of="source")
@@ -70,23 +64,17 @@ class SourceInfo:
 
 @dataclass(frozen=True, slots=True)
 class TensorTwin:
-    """The ONNX value that carries a source tensor.
+    """The ONNX value that carries a source tensor."""
 
-    Attributes:
-        onnx: name of the value (integer codes where the tensor is quantised); None where a pass removed it.
-        layout: ``"same"``, or the permutation that was applied, such as ``"NHWC->NCHW"``.
-        zero_point_shift: what was added to codes and zero-point: 128 where int8 became uint8,
-            a negative number where uint8 weights became int8, else 0.
-        fate: ``"kept"``; ``"replicated"``: the value holds copies of the tensor, arranged by the pass ``by``, which
-            tells how; ``"removed"``: the pass ``by`` made the tensor disappear, nothing computes it any more.
-        by: title of the pass behind ``fate``, None for ``"kept"``.
-    """
-
-    onnx: str | None
-    layout: str
+    onnx: str | None  # name of the value (integer codes where the tensor is quantised); None where a pass removed it
+    layout: str  # ``"same"``, or the permutation that was applied, such as ``"NHWC->NCHW"``
+    # what was added to codes and zero-point: 128 where int8 became uint8, a negative number where uint8 weights became
+    # int8, else 0
     zero_point_shift: int
+    # ``"kept"``; ``"replicated"``: the value holds copies of the tensor, arranged by the pass ``by``, which tells how;
+    # ``"removed"``: the pass ``by`` made the tensor disappear, nothing computes it any more
     fate: Fate = "kept"
-    by: str | None = None
+    by: str | None = None  # title of the pass behind ``fate``, None for ``"kept"``
 
     def __post_init__(self) -> None:
         require_text(self.layout, "twin layout")
@@ -103,23 +91,16 @@ class TensorTwin:
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
-    """A number in the graph that is not the source's: written so that results round as the source's kernels do.
+    """A number in the graph that is not the source's: written so that results round as the source's kernels do."""
 
-    Attributes:
-        tensor: the source tensor to which the number belongs (for a slope or table, the operator's output).
-        operator: the output tensor of the operator in whose translation the number stands.
-        kind: ``"scale"`` or ``"zero_point"`` (in the graph's codes) of a Q or DQ node, ``"slope"`` of a LeakyRelu
-            (which stands for a requantisation, too, with the source's slope 1), ``"table"``: a table of codes, or
-            integer arithmetic, instead of the operator.
-        source: the source's number, None for a table.
-        written: the graph's number, None for a table.
-    """
-
-    tensor: str
-    operator: str
+    tensor: str  # the source tensor to which the number belongs (for a slope or table, the operator's output)
+    operator: str  # the output tensor of the operator in whose translation the number stands
+    # ``"scale"`` or ``"zero_point"`` (in the graph's codes) of a Q or DQ node, ``"slope"`` of a LeakyRelu (which stands
+    # for a requantisation, too, with the source's slope 1), ``"table"``: a table of codes, or integer arithmetic,
+    # instead of the operator
     kind: DeviationKind
-    source: float | None
-    written: float | None
+    source: float | None  # the source's number, None for a table
+    written: float | None  # the graph's number, None for a table
 
     def __post_init__(self) -> None:
         require_fields(self, require_text, "tensor", "operator", of="deviation")
@@ -129,19 +110,12 @@ class Deviation:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSettings:
-    """With what a training run evaluates its detector; never the defaults of a finished model. None = not stated.
+    """With what a training run evaluates its detector; never the defaults of a finished model. None = not stated."""
 
-    Attributes:
-        score_threshold: a box counts above it, 0..1.
-        nms_iou_threshold: IoU above which boxes suppress each other, 0..1.
-        evaluation_iou: IoU from which a box counts as found, 0..1.
-        max_detections: boxes per image.
-    """
-
-    score_threshold: float | None = None
-    nms_iou_threshold: float | None = None
-    evaluation_iou: float | None = None
-    max_detections: int | None = None
+    score_threshold: float | None = None  # a box counts above it, 0..1
+    nms_iou_threshold: float | None = None  # IoU above which boxes suppress each other, 0..1
+    evaluation_iou: float | None = None  # IoU from which a box counts as found, 0..1
+    max_detections: int | None = None  # boxes per image
 
     def __post_init__(self) -> None:
         fractions = ("score_threshold", "nms_iou_threshold", "evaluation_iou")
@@ -157,17 +131,11 @@ def _require_quantisation(part: GoldenPart | GoldenVector) -> None:
 
 @dataclass(frozen=True, slots=True)
 class GoldenPart:
-    """Where the next of several raw outputs begins, and how its codes are read.
+    """Where the next of several raw outputs begins, and how its codes are read."""
 
-    Attributes:
-        start: its first value in the head, which holds the raw outputs flattened side by side.
-        scale: float32 scale; ``real = scale * (code - zero_point)``.
-        zero_point: in uint8 form.
-    """
-
-    start: int
-    scale: float
-    zero_point: int
+    start: int  # its first value in the head, which holds the raw outputs flattened side by side
+    scale: float  # float32 scale; ``real = scale * (code - zero_point)``
+    zero_point: int  # in uint8 form
 
     def __post_init__(self) -> None:
         require_count(self.start, "golden start")
@@ -176,33 +144,21 @@ class GoldenPart:
 
 @dataclass(frozen=True, slots=True)
 class GoldenVector:
-    """The head's codes for a picture made from a seed, as exact integer kernels give them.
+    """The head's codes for a picture made from a seed, as exact integer kernels give them."""
 
-    Attributes:
-        generator: version of the recipe that makes the picture.
-        seed: what the recipe starts from.
-        codes: base64 of uint8 codes: every ``stride``-th of the head flattened as row, column, channel.
-        stride: 1 where every code is stored; more where the whole would take over 2 % of the file.
-        sha256: hex digest of all codes, stored or not.
-        scale: float32 scale of the head, or of its first raw output; ``real = scale * (code - zero_point)``.
-        zero_point: its zero-point in uint8 form.
-        bound_lsb: how far, in codes, a runtime with exact integer kernels may be: 0 unless the model has operators
-            whose last float32 bit is each runtime's own.
-        other_kernels_lsb: how far a runtime may be whose kernels round in another way, as LiteRT's own do among each
-            other.
-        further: the second and further raw outputs, where there are several.
-    """
-
-    generator: int
-    seed: int
-    codes: str
-    stride: int
-    sha256: str
-    scale: float
-    zero_point: int
+    generator: int  # version of the recipe that makes the picture
+    seed: int  # what the recipe starts from
+    codes: str  # base64 of uint8 codes: every ``stride``-th of the head flattened as row, column, channel
+    stride: int  # 1 where every code is stored; more where the whole would take over 2 % of the file
+    sha256: str  # hex digest of all codes, stored or not
+    scale: float  # float32 scale of the head, or of its first raw output; ``real = scale * (code - zero_point)``
+    zero_point: int  # its zero-point in uint8 form
+    # how far, in codes, a runtime with exact integer kernels may be: 0 unless the model has operators whose last
+    # float32 bit is each runtime's own
     bound_lsb: int
+    # how far a runtime may be whose kernels round in another way, as LiteRT's own do among each other
     other_kernels_lsb: int
-    further: tuple[GoldenPart, ...] = ()
+    further: tuple[GoldenPart, ...] = ()  # the second and further raw outputs, where there are several
 
     def __post_init__(self) -> None:
         require_fields(self, require_count, "generator", "stride", of="golden")
@@ -220,55 +176,36 @@ class GoldenVector:
 
 @dataclass(frozen=True, slots=True)
 class ModelDocument:
-    """The document itself; the same model gives the same text.
+    """The document itself; the same model gives the same text."""
 
-    Attributes:
-        spec: the detector.
-        source: the file it was converted from.
-        quantization: summary for people, such as ``"int8 per-channel"`` or ``"float32"``.
-        activations: dtype of the activation codes in the graph: ``"uint8"``, ``"int8"`` or ``"float32"``.
-        leaky_relu: ``"litert"`` (ties and tables of LiteRT's kernels) or ``"float"`` (the real functions).
-        target: ``"portable"`` or ``"cpu"``.
-        freeze_thresholds: whether the thresholds are constants instead of optional inputs.
-        passes: titles of the passes that changed the graph, in order.
-        notes: deviations worth knowing, one sentence each.
-        tensors: source tensor name -> its ONNX twin.
-        deviations: every number that was translated into another than the source's, before any of ``passes``.
-        evaluation: the training yaml's evaluation settings, None where no yaml states any.
-        licence: the source's licence in its sidecar's words, None where nobody states one.
-        origin: where the source comes from in its sidecar's words, None likewise.
-        arithmetic: what was written where no fused operator has LiteRT's codes: ``"litert"`` (integer arithmetic step
-            by step) or ``"fused"`` (the fused operator, at most 1 LSB away).
-        dequantize: whether this is the float network of a quantised source: its weights, and activations that nothing
-            rounds.
-        float16: whether the network between picture and head computes on float16, where its numbers allow.
-        symmetric: whether every zero-point is 0, and biases are float32.
-        golden: what the head holds for a known picture, for ``xdet selftest``; None where no integers define it.
-        oldest_runtimes: runtime -> the oldest release known to load the file, such as ``{"onnxruntime": "1.15"}``.
-        contract: version of the contract.
-    """
-
-    spec: DetectorSpec
-    source: SourceInfo
-    quantization: str
-    activations: ActivationCodes
-    leaky_relu: LeakyRelu
-    target: Target
-    freeze_thresholds: bool
-    passes: tuple[str, ...]
-    notes: tuple[str, ...]
-    tensors: Mapping[str, TensorTwin]
+    spec: DetectorSpec  # the detector
+    source: SourceInfo  # the file it was converted from
+    quantization: str  # summary for people, such as ``"int8 per-channel"`` or ``"float32"``
+    activations: ActivationCodes  # dtype of the activation codes in the graph: ``"uint8"``, ``"int8"`` or ``"float32"``
+    leaky_relu: LeakyRelu  # ``"litert"`` (ties and tables of LiteRT's kernels) or ``"float"`` (the real functions)
+    target: Target  # ``"portable"`` or ``"cpu"``
+    freeze_thresholds: bool  # whether the thresholds are constants instead of optional inputs
+    passes: tuple[str, ...]  # titles of the passes that changed the graph, in order
+    notes: tuple[str, ...]  # deviations worth knowing, one sentence each
+    tensors: Mapping[str, TensorTwin]  # source tensor name -> its ONNX twin
+    # every number that was translated into another than the source's, before any of ``passes``
     deviations: tuple[Deviation, ...] = ()
+    # the training yaml's evaluation settings, None where no yaml states any
     evaluation: EvaluationSettings | None = None
-    licence: str | None = None
-    origin: str | None = None
+    licence: str | None = None  # the source's licence in its sidecar's words, None where nobody states one
+    origin: str | None = None  # where the source comes from in its sidecar's words, None likewise
+    # what was written where no fused operator has LiteRT's codes: ``"litert"`` (integer arithmetic step by step) or
+    # ``"fused"`` (the fused operator, at most 1 LSB away)
     arithmetic: Arithmetic = "litert"
+    # whether this is the float network of a quantised source: its weights, and activations that nothing rounds
     dequantize: bool = False
-    float16: bool = False
-    symmetric: bool = False
+    float16: bool = False  # whether the network between picture and head computes on float16, where its numbers allow
+    symmetric: bool = False  # whether every zero-point is 0, and biases are float32
+    # what the head holds for a known picture, for ``xdet selftest``; None where no integers define it
     golden: GoldenVector | None = None
+    # runtime -> the oldest release known to load the file, such as ``{"onnxruntime": "1.15"}``
     oldest_runtimes: Mapping[str, str] = field(default_factory=dict)
-    contract: int = field(default=CONTRACT_VERSION)
+    contract: int = field(default=CONTRACT_VERSION)  # version of the contract
 
     def __post_init__(self) -> None:
         require_instance(self.spec, DetectorSpec, "spec")
