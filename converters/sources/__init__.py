@@ -38,7 +38,7 @@ _H5 = Source(
     sniff=is_h5,
     importers={"native": _KERAS},
     inspect=Later("xdet.inspection.inspect", "inspect_keras"),
-    compare=Later("xdet.checking.pair", "read_keras_source"),
+    compare=Later("xdet.checking.numbers.keras", "read_keras_source"),
     extra="keras",
     loads=True,
 )
@@ -48,7 +48,7 @@ SOURCES: Mapping[str, Source] = {
         sniff=is_tflite,
         importers={"native": _TFLITE, "tf2onnx": _TF2ONNX},
         inspect=Later("xdet.inspection.inspect", "inspect_tflite"),
-        compare=Later("xdet.checking.pair", "read_tflite_source"),
+        compare=Later("xdet.checking.numbers.tflite", "read_tflite_source"),
     ),
     "h5": _H5,
     "keras": replace(_H5, title="Keras", sniff=is_keras),
@@ -65,7 +65,7 @@ SOURCES: Mapping[str, Source] = {
             )
         },
         inspect=Later("xdet.inspection.inspect", "inspect_onnx_source"),
-        compare=Later("xdet.checking.pair", "read_onnx_source"),
+        compare=Later("xdet.checking.numbers.onnx", "read_onnx_source"),
     ),
 }
 """A new format is a row here, the files behind it, and its name in a row of ``xdet.runtimes.table`` that runs it."""

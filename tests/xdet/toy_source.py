@@ -17,10 +17,8 @@ from converters.errors import SourceFileError
 from converters.facts import SourceFacts, SourceOutput
 from converters.graph import NCHW_TO_NHWC, image_pixels, rescaled_pixels
 from converters.sources.base import ImportedNetwork, as_raw_output
-from xdet.checking import pair
-from xdet.checking.numbers.context import StaticComparison
-from xdet.checking.numbers.description import compare_picture
-from xdet.checking.numbers.layers import Product
+from xdet.checking.numbers import compare_picture
+from xdet.checking.numbers.comparison import CheckedSource, Product, StaticComparison
 from xdet.checking.numbers.products import compare_product
 from xdet.inspection import Inspection, TensorSummary
 from xdet.model.file import hash_model
@@ -91,7 +89,7 @@ def inspect(path: Path, data: bytes, _: bool, source_options: SourceOptions | No
 
 def compare(origin: ModelFile, _: ModelDocument) -> Any:
     model = read(origin.data, origin.file)
-    return pair.CheckedSource(facts(model), compare=partial(compare_numbers, model))
+    return CheckedSource(facts(model), compare=partial(compare_numbers, model))
 
 
 def compare_numbers(model: Toy, graph: FinishedGraph, document: ModelDocument) -> StaticComparison:

@@ -11,10 +11,9 @@ import numpy as np
 from xdet.checking.all_runs import CheckInputs, run_all
 from xdet.checking.blame import Accused, diagnose_head, with_layers
 from xdet.checking.heads import judge_heads, judge_runs, spread
+from xdet.checking.heads.spread import why_not_exact
 from xdet.checking.heads.why import BoxComparison, find_changes, find_deviation
-from xdet.checking.numbers import check_static
-from xdet.checking.numbers.description import uncompared
-from xdet.checking.numbers.proofs import why_not_exact
+from xdet.checking.numbers import check_static, uncompared
 from xdet.checking.other_cpus import Request, check_on_cpus, require_cpus
 from xdet.checking.pair import Asked, count_images, open_pair, split_runtimes, suggest_runtimes, with_options
 from xdet.checking.result import CheckResult, Finding, RuntimeLine

@@ -13,24 +13,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from converters.quant import QuantParams
 
 Unit = Literal["LSB", "of the largest value"]
-
-
-@dataclass(frozen=True, slots=True)
-class SourceLayer:
-    """A tensor of a source, in the words of no format."""
-
-    name: str  # as the source's runtime and the document's tensor map call it
-    operator: str  # what computes it, such as ``"CONV_2D"`` or ``"Conv2D"``; ``"input"`` for the picture
-    reads: tuple[str, ...]  # names of the tensors that it is computed from
-    codes: str | None  # ``"int8"`` or ``"uint8"``; None for real numbers
-    bound: int = 0  # how many LSB its translation may be off
-    is_compared: bool = True  # False for what only hands its bound on
-    # by which the source rounds what the model leaves in float32 (``--dequantize``); None where both do the same
-    quant: QuantParams | None = None
-    code_range: tuple[int, int] = (-128, 127)  # the least and the greatest code, with ``quant``
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from converters.quant import QuantParams
     from converters.spec import TensorTwin
-    from xdet.checking.layer_records import SourceLayer
+    from xdet.checking.numbers.comparison import SourceLayer
     from xdet.checking.pair import OpenedPair
     from xdet.checking.runs import OpenRuntimes
     from xdet.model.graph import FinishedGraph

@@ -5,20 +5,12 @@ Which runtimes a check runs: those that were named, or the default ones; and wha
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from converters.heads.yolo_v2 import YoloV2
 from converters.sources import SOURCES
 from converters.spec import THRESHOLD_INPUTS
-from xdet.checking.layer_records import SourceLayer
-from xdet.checking.numbers import compare_tflite
-from xdet.checking.numbers.keras import compare_keras
-from xdet.checking.numbers.keras_layers import network_steps
-from xdet.checking.numbers.onnx_nodes import compare_nodes
-from xdet.checking.numbers.source_graph import SourceGraph
 from xdet.checking.other_cpus import IMAGES
 from xdet.checking.result import MissingRuntime
 from xdet.errors import UsageError, converter_errors
@@ -32,29 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    import onnx_ir as ir
-
     from converters.description.statements import SourceOptions, Statements
     from converters.facts import SourceFacts
     from converters.spec import ModelDocument
-    from xdet.checking.numbers.context import StaticComparison
-
-Compare = Callable[["FinishedGraph", "ModelDocument"], "StaticComparison"]
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class CheckedSource:
-    """A source's operators and description, as far as its format tells them."""
-
-    facts: SourceFacts  # what it states of the detector
-    layers: tuple[SourceLayer, ...] = ()  # its tensors, in the order in which they are computed
-    # whether its own runtime rounds activations to codes that the model keeps in float
-    rounds_at_run_time: bool = False
-    graph: SourceGraph | None = None  # its tensors and operators; None for formats other than TFLite
-    # compares its numbers with a graph and its document; None where ``problem`` says why not
-    compare: Compare | None = None
-    problem: str | None = None
-    nodes: ir.Graph | None = None  # its operators; None for formats other than ONNX
+    from xdet.checking.numbers.comparison import CheckedSource
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,79 +97,6 @@ def open_pair(model: Path | ModelFile, source: Path, source_options: SourceOptio
         stated=_stated(source_file, origin.facts, source_options, document),
         any_size=any_size,
     )
-
-
-def read_tflite_source(source: ModelFile, document: ModelDocument) -> CheckedSource:
-    """What a TFLite source states and computes, as the checks compare it."""
-    from converters.sources.tflite.facts import facts_from_tflite
-    from converters.sources.tflite.importer import dequantized
-    from converters.sources.tflite.reader import read_tflite
-    from converters.sources.tflite.supported import is_dynamic_range, is_float, require_sound, require_supported
-
-    with converter_errors():
-        records = read_tflite(source.data, source.file)
-        (require_sound if document.is_taken_over else require_supported)(records)  # as its conversion did
-        facts = facts_from_tflite(records)
-    is_rounded = document.dequantize and not is_float(records)
-    graph = SourceGraph(dequantized(records), records) if is_rounded else SourceGraph(records)
-    layers, rounds = graph.layers(document), is_dynamic_range(records)
-    if document.is_taken_over:
-        problem = "tf2onnx wrote the graph in its own form, spread and head judge it"
-        return CheckedSource(facts, layers, rounds, graph, problem=problem)
-    return CheckedSource(facts, layers, rounds, graph, compare=partial(compare_tflite, graph))
-
-
-def read_keras_source(source: ModelFile, document: ModelDocument) -> CheckedSource:
-    """Layers and weights, read as data: neither Keras nor TensorFlow is loaded."""
-    from converters.errors import MissingExtraError, UnsupportedModelError
-    from converters.facts import SourceFacts, SourceOutput
-    from converters.sources.keras.stored import read_keras, read_network
-
-    spec = document.spec
-    outputs = tuple(SourceOutput(output.name, output.shape) for output in spec.network_outputs)
-    facts = SourceFacts(source.file, spec.image.height, spec.image.width, outputs, "float32", None, spec.image.channels)
-    layers: tuple[SourceLayer, ...] = ()
-    with converter_errors():
-        try:
-            records = read_keras(source.data, source.file)
-            layers = tuple(
-                SourceLayer(layer.name, layer.kind, (), None, is_compared=layer.kind != "InputLayer")
-                for layer in records.layers
-            )
-            steps = network_steps(read_network(records))
-        except (UnsupportedModelError, MissingExtraError) as error:  # an archive's layers are read without h5py
-            return CheckedSource(facts, layers, problem=str(error))
-    return CheckedSource(facts, layers, compare=partial(compare_keras, steps))
-
-
-def read_onnx_source(source: ModelFile, document: ModelDocument) -> CheckedSource:
-    """The operators of an ONNX source at the size of its model; layers only of float networks, which have a bound."""
-    from converters.sources.onnx.importer import activation_codes, dequantize_graph
-    from converters.sources.onnx.network import facts_from_onnx, fixed_graph
-    from converters.sources.onnx.reader import read_onnx
-
-    image = document.spec.image
-    with converter_errors():
-        records = read_onnx(source.data, source.file, (image.height, image.width))
-        facts, nodes = facts_from_onnx(records), fixed_graph(records)
-        pairs = dequantize_graph(nodes, source.file) if document.dequantize else ()
-    own = {name for node in records.proto.graph.node for name in node.output}
-    layers = tuple(
-        SourceLayer(str(value.name), node.op_type, tuple(str(read.name) for read in node.inputs if read), None)
-        for node in nodes
-        for value in node.outputs
-        if value.name in own and value.dtype is not None and value.dtype.name == "FLOAT"
-    )
-    if document.dequantize:  # what its DequantizeLinear give; the model has these numbers unrounded
-        layers = tuple(
-            SourceLayer(pair.value, "DequantizeLinear", (), None, 1, quant=pair.params, code_range=pair.codes)
-            for pair in pairs
-        )
-    elif activation_codes(nodes) != "float32":
-        layers = ()
-    elif document.activations != "float32":
-        return CheckedSource(facts, layers, problem="the model was quantised at conversion")
-    return CheckedSource(facts, layers, compare=partial(compare_nodes, nodes), nodes=nodes)
 
 
 def _stated(

@@ -15,9 +15,9 @@ from tests.converters.sources.tflite.builder import TfliteBuilder
 from tests.converters.sources.tflite.test_floats import SIDECAR, build_network
 from tests.xdet.checking import keras_faults
 from xdet.checking.check import check
+from xdet.checking.heads.spread import why_not_exact
 from xdet.checking.numbers import check_static
-from xdet.checking.numbers.proofs import why_not_exact
-from xdet.checking.numbers.source_graph import SourceGraph
+from xdet.checking.numbers.tflite_source import SourceGraph
 from xdet.checking.pair import open_pair
 from xdet.checking.report import check_text
 

@@ -17,7 +17,7 @@ from tests.converters.sources.tflite.builder import TfliteBuilder
 from tests.converters.sources.tflite.networks import ANCHORS, st_yolo_lc, tiny_yolo_v2_relu, two_raw_outputs
 from xdet.checking.check import check
 from xdet.checking.numbers import check_static
-from xdet.checking.numbers.source_graph import SourceGraph
+from xdet.checking.numbers.tflite_source import SourceGraph
 from xdet.checking.pair import open_pair
 from xdet.checking.report import check_text
 from xdet.conversion import describing_options

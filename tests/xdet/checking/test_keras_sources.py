@@ -21,9 +21,9 @@ from converters.sources.keras.stored import read_keras, read_network
 from tests.xdet.checking import faults, keras_faults
 from xdet.checking.check import check
 from xdet.checking.numbers import check_static
+from xdet.checking.numbers.comparison import Other
 from xdet.checking.numbers.keras import compare_keras
 from xdet.checking.numbers.keras_layers import network_steps
-from xdet.checking.numbers.layers import Other
 from xdet.checking.pair import open_pair
 from xdet.errors import ModelError
 

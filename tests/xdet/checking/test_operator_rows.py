@@ -14,9 +14,9 @@ from converters.sources.tflite.operators import OPERATORS, case_of
 from converters.sources.tflite.reader import read_tflite
 from tests.converters.sources.tflite.cases import BUILDERS, SHAPE, build_case
 from tests.converters.sources.tflite.single_operator import run_litert
+from xdet.checking.heads.spread import why_not_exact
 from xdet.checking.layers import compare_layers
 from xdet.checking.numbers import check_static
-from xdet.checking.numbers.proofs import why_not_exact
 from xdet.checking.pair import open_pair
 from xdet.checking.runs import OpenRuntimes
 from xdet.runtimes.onnxruntime import open_onnxruntime

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from converters.sources.tflite.operators import case_of
 from xdet.checking.result import Finding, HeadDistance, HistogramBar, PartVerdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from converters.spec import ModelDocument
+    from xdet.checking.numbers.tflite_source import SourceGraph
     from xdet.checking.runs import Run
 
     Step = float | NDArray[np.float64]  # one, or one per value of a head that joins several outputs
@@ -109,6 +112,29 @@ def allowed(sources: Sequence[Run], step: Step | None) -> tuple[float, float] | 
         return None
     largest = (distance(a, b, step).max_steps for a, b in combinations(sources, 2))
     return max(LEAST_MAX, *largest), max(LEAST_MEAN, widest.mean_steps)
+
+
+def why_not_exact(document: ModelDocument, source: SourceGraph | None) -> str | None:
+    """Why ONNX Runtime's heads need not equal XNNPACK's; None where they must."""
+    if source is None or document.activations == "float32":
+        return "no pair is declared exact: the source has no integers to reproduce"
+    if document.leaky_relu != "litert":
+        return "no pair is declared exact: converted with --leaky-relu float, which follows the real functions"
+    if document.arithmetic != "litert":
+        return "no pair is declared exact: converted with --arithmetic fused, which leaves some operators 1 LSB away"
+    blocked = sorted(set(_inexact(source)))
+    if blocked:
+        return f"no pair is declared exact: {', '.join(blocked)} may differ, mostly by 1 LSB (docs/operators.md)"
+    return None
+
+
+def _inexact(source: SourceGraph) -> Iterator[str]:
+    for op in source.model.operators:
+        if all(source.model.tensors[i].dtype in ("int32", "int64") for i in op.outputs):
+            continue  # arithmetic on shapes, done at conversion
+        case = case_of(source.model, op)
+        if case is None or case.bound_lsb:
+            yield op.op if case is None or not case.when else f"{op.op} {case.when}"
 
 
 def same_kernels(runs: Sequence[Run], sources: Sequence[Run]) -> tuple[dict[str, HeadDistance], str | None]:

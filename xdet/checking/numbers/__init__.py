@@ -1,28 +1,29 @@
 """Part (a), static: the file holds the source's numbers. Nothing is run.
 
-Every weight, bias, scale, zero-point, stride, padding, window and slope is compared with the source's layers
-(``layers``), in the form that passes gave them (``rewrites``), and the detector's description (anchors with their unit,
-classes, picture, thresholds) with the source's sidecar and the graph's own defaults. Deliberate differences are proven
-one by one (``proofs``), never taken on trust. The comparison shares the file readers with the converter, but none of
-its translation.
+The detector's description (anchors with their unit, classes, picture, thresholds) is compared here with the source's
+sidecar and the graph's own defaults; every weight, bias, scale, zero-point, stride, padding, window and slope by the
+source's format (``tflite``, ``keras``, ``onnx``), in the form that passes gave them (``rewrites``). Deliberate
+differences are proven one by one (``activations``, ``codes``, ``slopes``), never taken on trust. The comparison shares
+the file readers with the converter, but none of its translation.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from xdet.checking.numbers.codes import compare_steps
-from xdet.checking.numbers.context import StaticComparison, StaticContext
-from xdet.checking.numbers.description import compare_description, compare_picture
-from xdet.checking.numbers.scales import compare_activations
-from xdet.checking.numbers.tflite_layers import compare_operators
-from xdet.checking.result import PartVerdict, ProvenChange
+import numpy as np
+
+from converters.heads.yolo_v2 import YoloV2
+from converters.spec import THRESHOLD_INPUTS
+from xdet.checking.numbers.comparison import StaticComparison
+from xdet.checking.result import Cause, Finding, PartVerdict, ProvenChange
 
 if TYPE_CHECKING:
-    from converters.spec import ModelDocument
-    from xdet.checking.numbers.source_graph import SourceGraph
+    from collections.abc import Iterator
+
+    from converters.spec import DetectorSpec
     from xdet.checking.pair import OpenedPair
-    from xdet.model.graph import FinishedGraph
 
 
 def check_static(pair: OpenedPair) -> tuple[PartVerdict, tuple[ProvenChange, ...]]:
@@ -43,11 +44,127 @@ def check_static(pair: OpenedPair) -> tuple[PartVerdict, tuple[ProvenChange, ...
     ), proven
 
 
-def compare_tflite(source: SourceGraph, graph: FinishedGraph, document: ModelDocument) -> StaticComparison:
-    """The numbers of a TFLite source: integers exactly, or proven to compute the same codes."""
-    context = StaticContext(graph, document, source)
-    compare_picture(context)
-    compare_operators(context)
-    compare_steps(context)
-    compare_activations(context)
-    return context
+Sizes = tuple[tuple[float, float], ...]
+
+
+def compare_description(pair: OpenedPair) -> tuple[Finding, ...]:
+    """Compare source, anchors, classes, picture and thresholds."""
+    found = [*_source_faults(pair), *_threshold_faults(pair)]
+    found += _description_faults(pair.document.spec, pair)
+    return tuple(Finding("static", cause, message) for cause, message in found)
+
+
+def _source_faults(pair: OpenedPair) -> Iterator[tuple[Cause, str]]:
+    made_of = pair.document.source
+    if made_of.sha256 != pair.source_sha256:
+        yield (
+            "another-source",
+            f"'{pair.model.file}' was made of {made_of.name!r} (SHA-256 {made_of.sha256[:12]}...), "
+            f"but '{pair.source.file}' is {pair.source_sha256[:12]}...; "
+            "give the file it was made of, or convert this one",
+        )
+
+
+def uncompared(pair: OpenedPair) -> tuple[str, ...]:
+    """What the model says of the detector and nobody states of the source."""
+    spec, stated = pair.document.spec, pair.stated
+    facts = {
+        "anchors": isinstance(spec.head, YoloV2) and stated.anchors is None,
+        "classes": bool(spec.class_names) and stated.class_names is None,
+        "rescaling": stated.rescaling is None,
+        "resize": stated.resize is None,
+    }
+    return tuple(name for name, missing in facts.items() if missing)
+
+
+def _description_faults(spec: DetectorSpec, pair: OpenedPair) -> Iterator[tuple[Cause, str]]:
+    stated, image = pair.stated, spec.image
+    if isinstance(spec.head, YoloV2) and stated.anchors is not None:
+        yield from _anchor_faults(spec.head, replace(spec.head, anchors=stated.anchors))
+    if stated.class_names and spec.class_names and spec.class_names != stated.class_names:
+        yield (
+            "classes",
+            f"class names: the source says {list(stated.class_names)}, the model {list(spec.class_names)}",
+        )
+    for what, ours, theirs in (
+        ("height and width", (image.height, image.width), (pair.origin.facts.height, pair.origin.facts.width)),
+        ("rescaling", image.rescaling, stated.rescaling),
+        ("resize", image.resize, stated.resize),
+        ("color", image.color, stated.color),
+    ):
+        if theirs is not None and ours != theirs:
+            yield "image-input", f"the picture's {what}: the source says {theirs}, the model {ours}"
+
+
+def _anchor_faults(model: YoloV2, source: YoloV2) -> Iterator[tuple[Cause, str]]:
+    if _are_close(model.anchor_fractions, source.anchor_fractions):
+        return  # as the float32 of the graph sees them
+    ours, theirs = model.anchors, source.anchors
+    if ours.unit != theirs.unit and _are_close(ours.sizes_wh, theirs.sizes_wh):
+        yield (
+            "anchor-unit",
+            f"the anchors are the source's, in another unit: the source says {theirs.unit!r}, the model {ours.unit!r}: "
+            f"every box is {model.grid_w} times too wide or too narrow; convert with --anchor-unit {theirs.unit}",
+        )
+        return
+    yield (
+        "anchors",
+        f"anchors: the source says {theirs.sizes_wh} in {theirs.unit}s, the model {ours.sizes_wh} in {ours.unit}s",
+    )
+
+
+def _are_close(one: Sizes, other: Sizes) -> bool:
+    """Equal but for the rounding to float32 that a sidecar's decimals and a document's may not share."""
+    return len(one) == len(other) and bool(np.allclose(np.array(one), np.array(other), rtol=1e-6, atol=0))
+
+
+def _threshold_faults(pair: OpenedPair) -> Iterator[tuple[Cause, str]]:
+    """The graph's own defaults against the document's, where they are initialisers."""
+    thresholds = pair.document.spec.thresholds
+    wanted = dict(zip(THRESHOLD_INPUTS, (thresholds.score, thresholds.iou), strict=True))
+    found = {name: value for name in wanted if (value := pair.graph.constant(name)) is not None}
+    if len(found) < len(wanted):
+        return
+    values = {name: np.float32(value.item() if value.size == 1 else np.nan) for name, value in found.items()}
+    if all(values[name] == np.float32(wanted[name]) for name in wanted):
+        return
+    cause: Cause = "thresholds"
+    if [values[n] for n in wanted] == [np.float32(wanted[n]) for n in reversed(list(wanted))]:
+        cause = "thresholds-swapped"
+    message = ", ".join(
+        f"{name} is {float(values[name]):.9g}, expected {wanted[name]:.9g}"
+        for name in wanted
+        if values[name] != np.float32(wanted[name])
+    )
+    swapped = "the two thresholds are swapped: " if cause == "thresholds-swapped" else ""
+    yield cause, f"{swapped}{message}; the document and the graph must agree, convert the source again"
+
+
+def compare_picture(context: StaticComparison) -> None:
+    """What stands between the image and the network: a transposition, and the rescaling."""
+    rescaling = context.document.spec.image.rescaling
+    wanted = {"Mul": rescaling.scale, "Add": rescaling.offset}
+    name = context.picture
+    while (node := context.graph.producers.get(name)) is not None:
+        constants = [context.graph.constant(value) for value in node.inputs[1:]]
+        found = constants[0] if constants else None
+        if node.op == "Gather" and found is not None and found.tolist() == [2, 1, 0]:
+            context.fault(
+                "colour-order",
+                None,
+                f"Gather {node.name!r} exchanges red and blue in front of the network: the graph takes BGR where the "
+                f"contract says RGB",
+            )
+        elif node.op in wanted and found is not None:
+            context.compared += 1
+            if found.size != 1 or found.reshape(-1)[0] != np.float32(wanted[node.op]):
+                context.fault(
+                    "image-input",
+                    None,
+                    f"the rescaling {node.op} {node.name!r}: expected {np.float32(wanted[node.op]):.9g}, "
+                    f"found {found.reshape(-1)[:4].tolist()}",
+                )
+        elif node.op not in ("Transpose", "Cast", "QuantizeLinear", "DequantizeLinear"):
+            message = f"{node.op} {node.name!r} stands between the image and the network, expected none"
+            context.fault("image-input", None, f"{message}; convert the source again")
+        name = node.inputs[0]

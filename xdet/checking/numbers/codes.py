@@ -25,8 +25,9 @@ from converters.integer.pair_search import PairForm, is_proven
 from converters.integer.pairs import Affine, PairCase, PairOp, all_codes, xnnpack_codes, xnnpack_takes
 from converters.sources.tflite.ops.activations import BOUNDS, codes_between
 from converters.sources.tflite.ops.arithmetic import is_square, pairs_that_occur
-from xdet.checking.numbers.context import owners_of, pair_of, shift_of
+from xdet.checking.numbers.comparison import pair_of
 from xdet.checking.numbers.slopes import case_between
+from xdet.checking.numbers.tflite_source import owners_of, shift_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from converters.integer.pair_search import Pairs
     from converters.leaky import LeakyCase
     from converters.sources.tflite.reader import TfliteOperator
-    from xdet.checking.numbers.context import StaticContext
+    from xdet.checking.numbers.tflite_source import StaticContext
     from xdet.model.graph import Node
 
 NODES = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL"}

@@ -1,25 +1,44 @@
 """Static part for Keras sources: the file holds the numbers that follow from the source's. Nothing is run.
 
-Segment by segment: products with what is folded into them, pools, slopes and clamps, and for models that
-were quantised at conversion every scale and zero-point (``scales``). A convolution and the batch normalisations behind
-it are folded in float64: ``w * gamma / sqrt(variance + epsilon)`` and ``beta + (b - mean) * gamma / sqrt(variance +
-epsilon)``. The scales of codes are those of docs/keras.md. The comparison shares the file readers with the converter,
-but none of its translation.
+Segment by segment: products with what is folded into them, pools, slopes and clamps, and for models that were quantised
+at conversion every scale and zero-point. These come from photographs, and the source does not know them; the graph
+itself must agree: a value is read with the numbers with which it was written, pools and other movers have one pair on
+both sides, and the pixels' pair is their rescaling. A convolution and the batch normalisations behind it are folded in
+float64: ``w * gamma / sqrt(variance + epsilon)`` and ``beta + (b - mean) * gamma / sqrt(variance + epsilon)``. The
+scales of codes are those of docs/keras.md. The comparison shares the file readers with the converter, but none of its
+translation.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from xdet.checking.numbers.constants import LARGEST_BIAS_CODE, LARGEST_CODE
-from xdet.checking.numbers.description import compare_picture
-from xdet.checking.numbers.keras_layers import KerasContext
-from xdet.checking.numbers.layers import NO_PADS, Affine, Clamp, Leaky, Other, Padding, Pool, Product, added
+from xdet.checking.numbers import compare_picture
+from xdet.checking.numbers.activations import Expected, Pair, network_pairs
+from xdet.checking.numbers.comparison import (
+    MOVERS,
+    NO_PADS,
+    Affine,
+    CheckedSource,
+    Clamp,
+    Leaky,
+    Other,
+    Padding,
+    Pool,
+    Product,
+    SourceLayer,
+    added,
+    pair_of,
+)
+from xdet.checking.numbers.keras_layers import PICTURE, KerasContext, network_steps
 from xdet.checking.numbers.products import (
+    LARGEST_BIAS_CODE,
+    LARGEST_CODE,
     compare_limits,
     compare_pads,
     compare_product,
@@ -27,9 +46,8 @@ from xdet.checking.numbers.products import (
     require_integer_form,
 )
 from xdet.checking.numbers.rewrites import SHIFTED_ROWS, WIDE_STEM, copies_of_rows
-from xdet.checking.numbers.scales import compare_pairs, keeps_limits
 from xdet.checking.numbers.slopes import between_pairs, compare_sum, is_leaky_sum, leaky_sum_of
-from xdet.errors import ModelError
+from xdet.errors import ModelError, converter_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,15 +55,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from converters.spec import ModelDocument
+    from xdet.checking.numbers.comparison import Pads
     from xdet.checking.numbers.keras_layers import KerasStep, KerasSteps, Segment
-    from xdet.checking.numbers.layers import Pads
+    from xdet.model.file import ModelFile
     from xdet.model.graph import FinishedGraph, Node
 
 Matched = TypeVar("Matched", Pool, Leaky, Clamp)
 AFFINE = frozenset({"Mul", "Add", "Sub", "Div", "BatchNormalization"})
 POOLS = frozenset({"MaxPool", "AveragePool"})
 CLAMPS = frozenset({"Relu", "Clip"})
-MOVERS = frozenset({"QuantizeLinear", "DequantizeLinear", "Transpose", "Reshape", "Identity", "Cast", "Pad"})
+BETWEEN = frozenset({"QuantizeLinear", "DequantizeLinear", "Transpose", "Reshape", "Identity", "Cast", "Pad"})
+PIXELS = ("pixels", "image")
+SAME_PAIR = MOVERS - {"Max", "Min", "ReduceMax", "ReduceMin", "Clip"}  # on both sides, where photographs tell the pairs
 OTHERS = {
     "Add": "Add",
     "Multiply": "Mul",
@@ -57,6 +78,29 @@ OTHERS = {
     "sigmoid": "Sigmoid",
     "tanh": "Tanh",
 }
+
+
+def read_keras_source(source: ModelFile, document: ModelDocument) -> CheckedSource:
+    """Layers and weights, read as data: neither Keras nor TensorFlow is loaded."""
+    from converters.errors import MissingExtraError, UnsupportedModelError
+    from converters.facts import SourceFacts, SourceOutput
+    from converters.sources.keras.stored import read_keras, read_network
+
+    spec = document.spec
+    outputs = tuple(SourceOutput(output.name, output.shape) for output in spec.network_outputs)
+    facts = SourceFacts(source.file, spec.image.height, spec.image.width, outputs, "float32", None, spec.image.channels)
+    layers: tuple[SourceLayer, ...] = ()
+    with converter_errors():
+        try:
+            records = read_keras(source.data, source.file)
+            layers = tuple(
+                SourceLayer(layer.name, layer.kind, (), None, is_compared=layer.kind != "InputLayer")
+                for layer in records.layers
+            )
+            steps = network_steps(read_network(records))
+        except (UnsupportedModelError, MissingExtraError) as error:  # an archive's layers are read without h5py
+            return CheckedSource(facts, layers, problem=str(error))
+    return CheckedSource(facts, layers, compare=partial(compare_keras, steps))
 
 
 def compare_keras(source: KerasSteps, graph: FinishedGraph, document: ModelDocument) -> KerasContext:
@@ -195,7 +239,7 @@ def _compare_rest(context: KerasContext, segment: Segment, *, products: bool) ->
         context.uncompared.append(f"{segment.layer!r} ({', '.join(unknown) or 'BatchNormalization by itself'})")
         return
     expected = Counter(OTHERS[kind] for kind in kinds.elements())
-    taken = {"Conv", "LeakyRelu", *POOLS, *CLAMPS, *MOVERS}
+    taken = {"Conv", "LeakyRelu", *POOLS, *CLAMPS, *BETWEEN}
     shifted = SHIFTED_ROWS in context.document.passes
     rows = [copies_of_rows(context.graph, node) for node in segment.nodes if node.op == "Conv" and shifted]
     rest = [
@@ -323,3 +367,91 @@ def affines_behind(context: KerasContext, node: Node, channels: int) -> Iterator
 
 def _affine(factor: NDArray[np.float64], offset: NDArray[np.float64]) -> Affine:
     return Affine(factor, offset, np.abs(offset))
+
+
+def compare_pairs(context: KerasContext) -> None:
+    """Compare every pair with the others on the same codes."""
+    groups: dict[str, list[Pair]] = defaultdict(list)
+    for pair in network_pairs(context):
+        context.compared += 2
+        groups[_root(context, pair.codes)].append(pair)
+    for root, pairs in groups.items():
+        expected = _expected(context, root, pairs)
+        for pair in pairs:
+            if (difference := expected.difference(pair)) is not None:
+                cause, message = difference
+                context.fault(cause, expected.layer, f"{cause} of {expected.layer!r} in {pair.title}: {message}")
+
+
+def _root(context: KerasContext, codes: str) -> str:
+    """The value whose codes these are, in front of everything that only moves them."""
+    while True:
+        writer = context.graph.producers.get(codes)
+        if writer is None:
+            return codes
+        if writer.op in SAME_PAIR:
+            codes = _moved(context, writer)
+            continue
+        if writer.op != "QuantizeLinear":
+            return codes
+        mover = context.graph.producers.get(writer.inputs[0])
+        while mover is not None and mover.op in SAME_PAIR:
+            before = context.graph.producers.get(_moved(context, mover))
+            if before is not None and before.op == "DequantizeLinear":
+                codes = before.inputs[0]
+                break
+            mover = before
+        else:
+            return codes
+
+
+def _moved(context: KerasContext, mover: Node) -> str:
+    """What a node moves: its first operand that is no constant."""
+    return next((name for name in mover.inputs if context.graph.constant(name) is None), mover.inputs[0])
+
+
+def _expected(context: KerasContext, root: str, pairs: list[Pair]) -> Expected:
+    """What all pairs on one value must be: the pixels' rescaling, else what most of them are."""
+    layer = _layer_of(context, root)
+    if root in PIXELS:
+        rescaling = context.document.spec.image.rescaling
+        zero = min(max(round(-rescaling.offset / rescaling.scale), 0), 255)
+        shift = 0 if pairs[0].unsigned else -128
+        return Expected(layer, np.float32(rescaling.scale), zero + shift, pairs[0].unsigned, " as in the rescaling")
+    if context.document.symmetric:
+        return Expected(layer, pairs[0].scale, 0, unsigned=False, like=" as in a symmetric network")
+    same = [sum((p.scale, p.zero_point) == (q.scale, q.zero_point) for q in pairs) for p in pairs]
+    most = pairs[int(np.argmax(same))]
+    return Expected(layer, most.scale, most.zero_point, most.unsigned, f" as in {most.title}")
+
+
+def _layer_of(context: KerasContext, root: str) -> str:
+    """The layer whose codes a value holds, or the next one behind it."""
+    waiting, seen = [root], set[str]()
+    while waiting:
+        value = waiting.pop(0)
+        if value in context.layers:
+            return context.layers[value]
+        if value not in seen:
+            seen.add(value)
+            waiting += [name for node in context.graph.readers(value) for name in node.outputs]
+    return PICTURE if root in PIXELS else context.source.output
+
+
+def keeps_limits(context: KerasContext, segment: Segment, layer: str, clamp: Clamp) -> None:
+    """A ReLU without a node: the codes behind it must begin at 0, and end at its upper limit if it has one."""
+    writers = [node for node in segment.nodes if node.op == "QuantizeLinear"]
+    pair = pair_of(context, writers[-1]) if writers else None
+    if pair is None:
+        return
+    (scale, zero_point, unsigned), step = pair, float(pair[0])
+    low, high = ((code - zero_point) * float(scale) for code in ((0, 255) if unsigned else (-128, 127)))
+    context.compared += 2
+    if low < -step / 2 or (clamp.high is not None and high > clamp.high + step / 2):
+        limits = f"0 to {clamp.high}" if clamp.high is not None else "0 upwards"
+        context.fault(
+            "zero-point",
+            layer,
+            f"{layer!r} has no ReLU of its own, so its codes must not leave its range: expected {limits}, found "
+            f"{low:.6g} to {high:.6g} in QuantizeLinear {writers[-1].name!r}",
+        )

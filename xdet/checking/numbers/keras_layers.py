@@ -19,15 +19,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.spec import HEAD
-from xdet.checking.numbers.context import StaticComparison
-from xdet.checking.numbers.layers import NO_PADS, Affine, Clamp, Leaky, Other, Padding, Pool, Product, same_pads
+from xdet.checking.numbers.comparison import (
+    NO_PADS,
+    Affine,
+    Clamp,
+    Leaky,
+    Other,
+    Padding,
+    Pool,
+    Product,
+    StaticComparison,
+    same_pads,
+)
 from xdet.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from converters.sources.keras.stored import KerasNetwork, StoredLayer
-    from xdet.checking.numbers.layers import Act, Pads, Size
+    from xdet.checking.numbers.comparison import Act, Pads, Size
     from xdet.model.graph import Node
 
 PICTURE = "the picture"

@@ -1,23 +1,31 @@
-"""Static part, products and pools: strides, padding, groups, windows, and the form that runtimes run in integers.
+"""Static part, products and pools: weights, strides, padding, groups, windows, the form that runtimes run in integers.
 
-One comparison for every source: of a layer (``layers``), in the form that passes gave it (``rewrites``), with its node.
+One comparison for every source: of a layer (``comparison``), in the form that passes gave it (``rewrites``), with its
+node. Numbers that the graph holds as the source has them (codes, or float32) must be equal. Those that conversion folds
+are folded in float64: float32 numbers may differ by the rounding of the four operations that a converter needs,
+``ROUNDING`` relative to the terms of the sum; codes must be the nearest ones, |w / scale - code| <= 1/2 but for that
+rounding.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from xdet.checking.numbers.constants import compare_constants, stored
-from xdet.checking.numbers.layers import NO_PADS, added, same_pads
+import numpy as np
+
+from xdet.checking.numbers.comparison import NO_PADS, added, same_pads
 from xdet.checking.numbers.rewrites import as_written, chooses_others, wrong_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from xdet.checking.numbers.context import StaticComparison
-    from xdet.checking.numbers.layers import Affine, Pads, Pool, Product
+    from numpy.typing import NDArray
+
+    from xdet.checking.numbers.comparison import Affine, Pads, Pool, Product, StaticComparison
     from xdet.checking.result import Cause
     from xdet.model.graph import Node
+
 
 PLAIN = {"strides": (1, 1), "dilations": (1, 1), "group": 1}
 
@@ -149,3 +157,214 @@ def require_integer_form(context: StaticComparison, node: Node, layer: str) -> N
             f"the result of {layer!r} is read by {found}, expected one QuantizeLinear: "
             "it runs in float instead of integers",
         )
+
+
+ROUNDING = 8 * 2.0**-24  # eight times half a unit in the last place of float32
+HALF_ROUNDING = 2.0**-10  # a weight and what is folded into it, each rounded to float16
+SMALLEST_HALF, SMALLEST = 2.0**-24, 1e-30
+LARGEST_CODE, LARGEST_BIAS_CODE = 127, 2**30
+ROLES = {"weight": "weights", "bias": "bias"}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Stored:
+    """A constant operand: numbers, or codes with scales and zero-points."""
+
+    values: NDArray[Any]
+    scales: NDArray[Any] | None = None
+    zero_points: NDArray[Any] | None = None
+
+
+def stored(context: StaticComparison, node: Node, position: int) -> Stored | None:
+    """The constant that an operator reads, by a DequantizeLinear or as it is; None where it reads none."""
+    name = context.uncast(node.inputs[position]) if len(node.inputs) > position else ""
+    producer, constant = context.graph.producers.get(name), context.graph.constant
+    if producer is None:
+        values = constant(name)
+        return None if values is None else Stored(values)
+    if producer.op != "DequantizeLinear":
+        return None
+    codes, scales = (constant(value) for value in producer.inputs[:2])
+    zeros = constant(producer.inputs[2]) if len(producer.inputs) > 2 else np.zeros(1, np.int8)
+    if codes is None or scales is None or zeros is None:
+        return None
+    return Stored(codes, np.atleast_1d(scales), np.atleast_1d(zeros))
+
+
+def compare_constants(context: StaticComparison, product: Product, node: Node, behind: Iterable[Affine] = ()) -> None:
+    """Compare the weights and bias that a node reads with a product in the node's form.
+
+    ``behind`` is what the graph computes of its result by channels, where the source folds it.
+    """
+    layer, comparing = product.layers[0], _Comparing(context, product)
+    kernel, bias = stored(context, node, 1), stored(context, node, 2)
+    is_quantised = product.scales is not None and context.document.activations != "float32"
+    if is_quantised and kernel is not None and kernel.scales is None:
+        return  # told as a float convolution
+    if kernel is None and product.kernel.size:
+        what = f"the {comparing.title('weight')} are no constant of the graph"
+        context.fault("missing-tensor", layer, f"{what}; convert the source again")
+        return
+    used = None if product.scales is None else np.asarray(product.scales, np.float32)
+    if kernel is not None and product.kernel.size:
+        if product.scales is None:
+            kernel, bias = _folded(kernel, bias, behind)
+        used = comparing.kernel(kernel)
+    comparing.bias(bias, used)
+
+
+def _folded(kernel: Stored, bias: Stored | None, behind: Iterable[Affine]) -> tuple[Stored, Stored | None]:
+    """Float weights and bias with the channels' factors and offsets that stand behind them as nodes of their own."""
+    for affine in behind:
+        zeros = np.zeros(len(kernel.values))
+        kernel = Stored(kernel.values.astype(np.float64) * affine.factor.reshape(-1, 1, 1, 1))
+        bias = Stored((zeros if bias is None else bias.values) * affine.factor + affine.offset)
+    return kernel, bias
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Comparing:
+    """One product with what the graph holds of it."""
+
+    context: StaticComparison
+    product: Product
+
+    def title(self, role: Cause) -> str:
+        """What messages call a constant."""
+        names, place = self.product.tensors, list(ROLES).index(role)
+        own = f"{names[place]!r} " if place < len(names) else ""
+        return f"{ROLES[role]} {own}of {self.product.title}"
+
+    def kernel(self, found: Stored) -> NDArray[np.float32] | None:
+        """Compare the weights; the scales to go on with, None where there are none."""
+        product, used = self.product, None
+        if product.scales is not None:
+            used = np.asarray(product.scales, np.float32)
+        dtype = product.kernel.dtype if product.terms is None else np.dtype(np.float32 if used is None else np.int8)
+        has_form = self._has_form("weight", found.values, product.kernel, dtype)
+        if product.scales is not None and found.scales is not None:
+            used = self._scales("weight", (product.scales,), found, product.zero_point)
+        if has_form:
+            magnitudes = None if product.terms is None else np.abs(product.kernel)
+            rest = [1] * (product.kernel.ndim - 1)
+            steps = None if used is None else used.astype(np.float64).reshape(-1, *rest)
+            self._numbers("weight", (product.kernel, magnitudes), found.values, steps)
+        return used
+
+    def bias(self, found: Stored | None, used: NDArray[np.float32] | None) -> None:
+        """Compare the bias, whose scale is exactly that of the input times that of the weights."""
+        product = self.product
+        if found is None:
+            if product.terms is not None or product.bias.any():
+                self._numbers("bias", (product.bias, product.terms), np.zeros(len(product.bias)), None)
+            return
+        if used is None or not product.input_scales:
+            if self._has_form("bias", found.values, product.bias, np.dtype(np.float32)):
+                self._numbers("bias", (product.bias, product.terms), found.values, None)
+            return
+        products = tuple(np.asarray(scale * used, np.float32) for scale in product.input_scales)
+        if found.scales is None and self.context.document.symmetric:
+            codes = np.rint(found.values / products[0].astype(np.float64)).astype(np.int32)
+            found = Stored(codes, products[0], np.zeros(1))
+        if not self._has_form("bias", found.values, product.bias, np.dtype(np.int32)):
+            return
+        steps = self._scales("bias", products, found, 0).astype(np.float64)
+        self._numbers("bias", (product.bias, product.terms), found.values, steps)
+
+    def _has_form(self, role: Cause, found: NDArray[Any], expected: NDArray[Any], dtype: np.dtype[Any]) -> bool:
+        """Whether a constant has its shape and dtype: float16 for float32 in a float16 model, float64 if folded."""
+        halved = self.context.document.float16 and found.dtype == np.float16
+        same = found.dtype == dtype or (dtype == np.float32 and (halved or found.dtype == np.float64))
+        if same and found.shape == expected.shape:
+            return True
+        message = f"expected {dtype} {list(expected.shape)}, found {found.dtype} {list(found.shape)}"
+        self.context.fault(role, self.product.layers[0], f"{self.title(role)}: {message}; convert the source again")
+        return False
+
+    def _scales(
+        self, role: Cause, choices: tuple[NDArray[Any], ...], found: Stored, zero_point: int
+    ) -> NDArray[np.float32]:
+        """Compare scales with any of some, and zero-points; the expected scales where those found are wrong."""
+        context, layer = self.context, self.product.layers[0]
+        assert found.scales is not None  # noqa: S101 - codes have scales
+        assert found.zero_points is not None  # noqa: S101 - likewise
+        context.compared += found.scales.size + found.zero_points.size
+        if np.any(found.zero_points != np.int64(zero_point)):
+            message = f"expected {zero_point}, found {np.unique(found.zero_points).tolist()[:4]}"
+            context.fault("zero-point", layer, f"zero-point of the {self.title(role)}: {message}")
+        room = 0.0 if self.product.terms is None else (2 if role == "weight" else 4) * ROUNDING
+        for expected in choices:
+            same_shape = found.scales.shape == expected.shape
+            if same_shape and (np.abs(found.scales.astype(np.float64) - expected) <= room * expected).all():
+                return np.asarray(found.scales if room else expected, np.float32)
+        rule = np.asarray(choices[0], np.float32)
+        if found.scales.shape == rule.shape:
+            wrong = np.abs(found.scales - choices[0]) > room * choices[0]
+            rule = np.asarray(np.where(wrong, rule, found.scales), np.float32)
+        context.fault("scale", layer, f"scale of the {self.title(role)}: {scales_text(rule, found.scales)}")
+        return rule
+
+    def _numbers(
+        self,
+        role: Cause,
+        expected: tuple[NDArray[Any], NDArray[Any] | None],
+        found: NDArray[Any],
+        steps: NDArray[np.float64] | None,
+    ) -> None:
+        """Compare numbers, expected with the magnitudes of their terms (None: exactly); ``steps`` makes them codes."""
+        context, layer, (wanted, terms) = self.context, self.product.layers[0], expected
+        context.compared += wanted.size
+        room: NDArray[Any] | None = None
+        if terms is None:
+            wanted = wanted.astype(np.float16) if found.dtype == np.float16 else wanted
+        elif steps is not None:
+            highest, lowest = (LARGEST_CODE, -LARGEST_CODE) if role == "weight" else (2**31 - 1, -(2**31))
+            wanted = np.clip(wanted / steps, lowest, highest)
+            room = 0.5 + ROUNDING * (terms / steps + np.abs(wanted))
+        else:
+            half = context.document.float16
+            least = SMALLEST_HALF if half else SMALLEST
+            room = (HALF_ROUNDING if half else ROUNDING) * terms + least
+        is_wrong = _differ(found, wanted, room)
+        if not is_wrong.any():
+            return
+        if role == "weight" and wanted.ndim == 4 and wanted.shape[1] == 3:
+            mirrored = None if room is None else np.broadcast_to(room, found.shape)[:, ::-1]
+            if not _differ(found, wanted[:, ::-1], mirrored).any():
+                message = (
+                    "are the source's with red and blue exchanged: the graph takes BGR where the contract says RGB"
+                )
+                context.fault("colour-order", layer, f"the {self.title(role)} {message}")
+                return
+        wrong = np.argwhere(is_wrong)
+        first = tuple(int(i) for i in wrong[0])
+        what = "differ" if terms is None else "differ by more than rounding"
+        codes = " codes" if np.issubdtype(found.dtype, np.integer) else ""
+        context.fault(
+            role,
+            layer,
+            f"{self.title(role)}: {len(wrong):,} of {wanted.size:,}{codes} {what}, first at {list(first)}: "
+            f"expected {float(wanted[first]):.9g}, found {float(found[first]):.9g}",
+        )
+
+
+def _differ(found: NDArray[Any], wanted: NDArray[Any], room: NDArray[Any] | None) -> NDArray[np.bool_]:
+    """Where numbers differ by more than ``room``; None is at all, of millions of weights without a copy in float64."""
+    differing: NDArray[np.bool_] = found != wanted
+    if room is None:
+        return differing
+    return differing & ~(np.abs(found.astype(np.float64) - wanted.astype(np.float64)) <= room)
+
+
+def scales_text(expected: NDArray[np.float32], found: NDArray[Any]) -> str:
+    """Two lists of scales that differ, in words."""
+    if expected.shape != found.shape:
+        return f"expected {expected.size} numbers, found {found.size}"
+    wrong = np.flatnonzero(expected != found)
+    first = int(wrong[0])
+    ratio = float(found[first]) / float(expected[first]) - 1
+    where = f" of channel {first}" if expected.size > 1 else ""
+    return (
+        f"{len(wrong)} of {expected.size} differ; expected {expected[first]:.9g}{where}, found {found[first]:.9g} "
+        f"({ratio:+.2%})"
+    )

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xdet.checking.numbers.layers import NO_PADS, Product
+from xdet.checking.numbers.comparison import NO_PADS, Product
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping

@@ -16,15 +16,16 @@ import numpy as np
 
 from converters.integer.functions import requantized_table
 from converters.leaky import FloatForm, LeakyCase, SumForm, fitted_sum, float_table, plain_form, sum_table
-from xdet.checking.numbers.context import QUANTIZERS, owners_of, pair_of
-from xdet.checking.numbers.source_graph import number
+from xdet.checking.numbers.comparison import QUANTIZERS, pair_of
+from xdet.checking.numbers.tflite_source import number, owners_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from converters.leaky import Table
     from converters.sources.tflite.reader import TfliteOperator
-    from xdet.checking.numbers.context import StaticComparison, StaticContext
+    from xdet.checking.numbers.comparison import StaticComparison
+    from xdet.checking.numbers.tflite_source import StaticContext
     from xdet.checking.result import Cause
     from xdet.model.graph import FinishedGraph, Node
 

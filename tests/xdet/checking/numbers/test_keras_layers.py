@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from converters.sources.keras.stored import KerasNetwork, StoredLayer
+from xdet.checking.numbers.comparison import Act, Affine, Clamp, Leaky, Other, Padding, Pool, Product
 from xdet.checking.numbers.keras_layers import KerasSteps, network_steps
-from xdet.checking.numbers.layers import Act, Affine, Clamp, Leaky, Other, Padding, Pool, Product
 from xdet.errors import ModelError
 
 if TYPE_CHECKING:

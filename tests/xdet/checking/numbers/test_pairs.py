@@ -14,8 +14,8 @@ from converters.options import ConvertOptions
 from tests.converters.sources.tflite.builder import TfliteBuilder
 from tests.converters.sources.tflite.cases import build_case
 from tests.xdet.checking import faults
+from xdet.checking.heads.spread import why_not_exact
 from xdet.checking.numbers import check_static
-from xdet.checking.numbers.proofs import why_not_exact
 from xdet.checking.pair import open_pair
 
 if TYPE_CHECKING:

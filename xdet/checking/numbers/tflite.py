@@ -1,4 +1,6 @@
-"""A TFLite source's operators as layers, and which of them a node of the graph stands for: by the tensor map.
+"""Static part for TFLite sources: integers are equal, or proven to compute the same codes. Nothing is run.
+
+A source's operators as layers, and which of them a node of the graph stands for: by the tensor map.
 
 A TRANSPOSE_CONV is the convolution whose taps carry every input to its outputs; an AVERAGE_POOL_2D that the pass
 ``average as convolution`` wrote is a depthwise one with weights of 1 and the scale 1 / places.
@@ -7,24 +9,29 @@ A TRANSPOSE_CONV is the convolution whose taps carry every input to its outputs;
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from converters.sources.tflite.operators import WEIGHTED
-from xdet.checking.numbers.constants import stored
-from xdet.checking.numbers.context import PRODUCTS, owners_of
-from xdet.checking.numbers.layers import NO_PADS, Pool, Product, added, same_pads
-from xdet.checking.numbers.products import compare_limits, compare_product, pool_fault, require_integer_form
+from xdet.checking.numbers import compare_picture
+from xdet.checking.numbers.activations import compare_activations
+from xdet.checking.numbers.codes import compare_steps
+from xdet.checking.numbers.comparison import NO_PADS, CheckedSource, Pool, Product, StaticComparison, added, same_pads
+from xdet.checking.numbers.products import compare_limits, compare_product, pool_fault, require_integer_form, stored
 from xdet.checking.numbers.slopes import compare_slope, compare_sum, leaky_sum_of, promised_of
+from xdet.checking.numbers.tflite_source import PRODUCTS, SourceGraph, StaticContext, owners_of
+from xdet.errors import converter_errors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from converters.sources.tflite.reader import TfliteOperator
-    from xdet.checking.numbers.context import StaticContext
-    from xdet.checking.numbers.layers import Pads
-    from xdet.model.graph import Node
+    from converters.spec import ModelDocument
+    from xdet.checking.numbers.comparison import Pads
+    from xdet.model.file import ModelFile
+    from xdet.model.graph import FinishedGraph, Node
 
 AVERAGE = "average as convolution"
 TAPS = "every tap stands where it carries its input to its output"
@@ -32,6 +39,36 @@ OIHW = {"CONV_2D": (0, 3, 1, 2), "DEPTHWISE_CONV_2D": (3, 0, 1, 2), "FULLY_CONNE
 POOLS = {"MAX_POOL_2D": "MaxPool", "AVERAGE_POOL_2D": "AveragePool"}
 LIMITS = {"RELU": (0.0, None), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}
 BETWEEN = frozenset({"QuantizeLinear", "Reshape", "Transpose", "Cast", "Relu", "Clip"})  # a product and its result
+
+
+def read_tflite_source(source: ModelFile, document: ModelDocument) -> CheckedSource:
+    """What a TFLite source states and computes, as the checks compare it."""
+    from converters.sources.tflite.facts import facts_from_tflite
+    from converters.sources.tflite.importer import dequantized
+    from converters.sources.tflite.reader import read_tflite
+    from converters.sources.tflite.supported import is_dynamic_range, is_float, require_sound, require_supported
+
+    with converter_errors():
+        records = read_tflite(source.data, source.file)
+        (require_sound if document.is_taken_over else require_supported)(records)  # as its conversion did
+        facts = facts_from_tflite(records)
+    is_rounded = document.dequantize and not is_float(records)
+    graph = SourceGraph(dequantized(records), records) if is_rounded else SourceGraph(records)
+    layers, rounds = graph.layers(document), is_dynamic_range(records)
+    if document.is_taken_over:
+        problem = "tf2onnx wrote the graph in its own form, spread and head judge it"
+        return CheckedSource(facts, layers, rounds, graph, problem=problem)
+    return CheckedSource(facts, layers, rounds, graph, compare=partial(compare_tflite, graph))
+
+
+def compare_tflite(source: SourceGraph, graph: FinishedGraph, document: ModelDocument) -> StaticComparison:
+    """The numbers of a TFLite source: integers exactly, or proven to compute the same codes."""
+    context = StaticContext(graph, document, source)
+    compare_picture(context)
+    compare_operators(context)
+    compare_steps(context)
+    compare_activations(context)
+    return context
 
 
 def compare_operators(context: StaticContext) -> None:

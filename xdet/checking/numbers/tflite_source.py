@@ -1,31 +1,37 @@
-"""The TFLite source of a check: its tensors and operators by name, read by the converter's own reader.
+"""The TFLite source of a check by the names of the document's tensor map, and whose codes a value of the graph holds.
 
-Names are those of the document's tensor map: a tensor without a name is ``tensor_7``, one whose name is taken
-``conv#7``.
+A tensor without a name is ``tensor_7``, one whose name is taken ``conv#7``. A value that carries a source tensor is
+found in the tensor map. Values between (a pool that changed places with an activation, the views of a wide stem, a
+clamp) take the quantisation of what they only move, of the product behind which they stand, or of what they are clamped
+to.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from converters.facts import match_outputs
-from converters.sources.tflite.operators import OPERATORS, case_of
+from converters.sources.tflite.operators import OPERATORS, WEIGHTED, case_of
 from converters.spec import CONTRACT_NAMES
-from xdet.checking.layer_records import SourceLayer
+from xdet.checking.numbers.comparison import MOVERS, SourceLayer, StaticComparison
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from converters.quant import QuantParams
     from converters.sources.tflite.reader import TfliteModel, TfliteOperator
     from converters.sources.tflite.tensors import TfliteTensor
     from converters.spec import ModelDocument, RawOutput
+    from xdet.model.graph import Node
+
 
 ACTIVATIONS = frozenset({"LEAKY_RELU", "RELU", "RELU6", "RELU_N1_TO_1", "QUANTIZE"})
 CODES = ("int8", "uint8")
@@ -155,3 +161,105 @@ class SourceGraph:
             index = maker.inputs[0]
         quant = (self._rounded or self.model).tensors[index].quant
         return None if quant is None or quant.scale.size != 1 else float(quant.scalar_scale)
+
+
+PRODUCTS = frozenset({"Conv", "Gemm"})
+
+
+@dataclass(eq=False)
+class StaticContext(StaticComparison):
+    """A comparison with a TFLite source; ``unaccounted`` are quantised values that belong to none of its tensors."""
+
+    source: SourceGraph
+    unaccounted: list[str] = field(default_factory=list)
+
+    def remarks(self) -> Iterator[str]:
+        """Also how many pairs are unaccounted for."""
+        if self.unaccounted:
+            named = ", ".join(self.unaccounted[:3])
+            yield f"{len(self.unaccounted)} pairs belong to no source tensor: {named}"
+        yield from super().remarks()
+
+    def tensor(self, index: int) -> TfliteTensor:
+        """A tensor of the source."""
+        return self.source.model.tensors[index]
+
+    def quant(self, index: int) -> QuantParams:
+        """The scale and zero-point of a tensor that has them."""
+        quant = self.tensor(index).quant
+        assert quant is not None  # noqa: S101 - the caller knows: owners are quantised
+        return quant
+
+    @cached_property
+    def tensors_by_value(self) -> Mapping[str, tuple[int, ...]]:
+        """ONNX value -> the source tensors that it carries."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for name, twin in self.document.tensors.items():
+            if twin.onnx is not None and name in self.source.indices:
+                found[twin.onnx].append(self.source.indices[name])
+        return {value: tuple(indices) for value, indices in found.items()}
+
+    def is_computed(self, value: str) -> bool:
+        """See the base; requantised pixels may be the pixels."""
+        makers = (self.source.makers.get(index) for index in self.tensors_by_value.get(value, ()))
+        return any(op is not None and op.op != "QUANTIZE" for op in makers)
+
+    def reader_of_weights(self, node: Node) -> TfliteOperator | None:
+        """The source operator whose weights a Conv or Gemm reads: by its name where several share them."""
+        weights = self.uncast(node.inputs[1])
+        producer = self.graph.producers.get(weights)
+        readers = (
+            op
+            for index in self.tensors_by_value.get(weights if producer is None else producer.inputs[0], ())
+            for op in self.source.readers.get(index, ())
+            if op.op in WEIGHTED or op.op == "TRANSPOSE_CONV"
+        )
+        found = {self.source.output_name(op): op for op in readers}
+        named = (op for name, op in found.items() if node.name.startswith(name))
+        return next(named, next(iter(found.values()), None))
+
+
+def owners_of(context: StaticContext, codes: str, seen: set[str] | None = None) -> tuple[int, ...]:
+    """The quantised source tensors whose codes a value holds; empty where that cannot be told."""
+    seen = set() if seen is None else seen
+    if codes in seen:
+        return ()
+    seen.add(codes)
+    own = tuple(i for i in context.tensors_by_value.get(codes, ()) if context.tensor(i).quant is not None)
+    return own or _owners_before(context, codes, seen) or _owners_behind(context, codes, seen)
+
+
+def _owners_before(context: StaticContext, codes: str, seen: set[str]) -> tuple[int, ...]:
+    """From what the value is computed of, back to the next value with an owner."""
+    node = context.graph.producers.get(codes)
+    while node is not None:
+        if node.op in PRODUCTS:
+            op = context.reader_of_weights(node)
+            return () if op is None else (op.outputs[0],)
+        if node.op == "DequantizeLinear":
+            return owners_of(context, node.inputs[0], seen)
+        if node.op != "QuantizeLinear" and node.op not in MOVERS:
+            return ()
+        before = next((name for name in node.inputs if context.graph.constant(name) is None), node.inputs[0])
+        if node.op in MOVERS and (own := context.tensors_by_value.get(before)):
+            return tuple(i for i in own if context.tensor(i).quant is not None)
+        node = context.graph.producers.get(before)
+    return ()
+
+
+def _owners_behind(context: StaticContext, codes: str, seen: set[str]) -> tuple[int, ...]:
+    """From a value in front of a clamp, or of a change between uint8 and int8, to the codes behind it."""
+    for dequantize in context.graph.readers(codes):
+        clip = context.graph.only_reader(dequantize.outputs[0]) if dequantize.outputs else None
+        if clip is not None and clip.op == "QuantizeLinear":
+            return owners_of(context, clip.outputs[0], seen)
+        quantize = context.graph.only_reader(clip.outputs[0]) if clip and clip.op in MOVERS else None
+        if quantize is not None and quantize.op == "QuantizeLinear":
+            return owners_of(context, quantize.outputs[0], seen)
+    return ()
+
+
+def shift_of(context: StaticContext, index: int, *, unsigned: bool) -> int:
+    """What turns the source's codes into the graph's: 128, -128 or 0."""
+    source_unsigned = context.tensor(index).dtype == "uint8"
+    return 128 * (int(unsigned) - int(source_unsigned))

@@ -1,4 +1,6 @@
-"""Static part, proofs: numbers that differ from the source's on purpose, shown to compute the same codes.
+"""Static part, activations: every QuantizeLinear and DequantizeLinear has the scale and zero-point that its codes have.
+
+A TFLite source states them for each tensor. Other numbers must be proven to compute the same codes:
 
 * LeakyReLU and requantisation: the 256 codes of the pair DequantizeLinear -> LeakyRelu -> QuantizeLinear, computed in
   float32, equal those of XNNPACK's integer recipe (``converters.leaky``) entry by entry.
@@ -9,36 +11,118 @@
   that move together and scales whose ratio is kept change no mean; the ratio may be off by 2^-14, which decides exact
   ties alone.
 * Softmax: its factor beta stands in the scale.
-
-Whether a conversion promises LiteRT XNNPACK's bits: by what it was asked for, and by the source's operators.
-
-The rows of ``converters.sources.tflite.operators`` say so: an operator that is not exact there keeps the pair from
-being declared exact, and the runtime is judged by the spread instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from converters.integer.functions import concatenated_table, keeps_away, logistic_table, rescaled_table
 from converters.leaky import FloatForm, LeakyCase, float_table
-from converters.sources.tflite.operators import MOVING, case_of
+from converters.sources.tflite.operators import MOVING
+from converters.spec import HEAD
 from xdet.checking.numbers.codes import combination_at, prove_pairs
-from xdet.checking.numbers.context import owners_of, pair_of, shift_of
-from xdet.checking.numbers.slopes import announced, case_between, leaky_match
-from xdet.checking.numbers.source_graph import number
+from xdet.checking.numbers.comparison import QUANTIZERS, StaticComparison, pair_of
+from xdet.checking.numbers.slopes import announced, case_between, is_summand, leaky_match
+from xdet.checking.numbers.tflite_source import number, owners_of, shift_of
+from xdet.model.graph import Node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from converters.sources.tflite.reader import TfliteOperator
-    from converters.spec import ModelDocument
-    from xdet.checking.numbers.context import StaticContext
-    from xdet.checking.numbers.source_graph import SourceGraph
+    from xdet.checking.numbers.comparison import StaticComparison
+    from xdet.checking.numbers.tflite_source import StaticContext
+    from xdet.checking.result import Cause
     from xdet.model.graph import Node
+
+
+def compare_activations(context: StaticContext) -> None:
+    """Compare every pair with the tensor whose codes it reads or writes."""
+    faults: dict[tuple[Cause, str, str], list[str]] = {}
+    for pair in network_pairs(context):
+        if (combination := combination_at(context, pair.node)) is not None and combination.steps:
+            continue  # judged by its codes (``compare_steps``)
+        owners = owners_of(context, pair.codes)
+        if not owners:
+            context.unaccounted.append(pair.codes)
+            continue
+        context.compared += 2
+        differences = [_difference(context, index, pair) for index in owners]
+        if all(differences) and not prove(context, pair.node, owners):
+            cause, message = next(difference for difference in differences if difference)
+            faults.setdefault((cause, context.source.names[owners[0]], message), []).append(pair.title)
+    for (cause, layer, message), nodes in faults.items():
+        context.fault(cause, layer, f"{cause} of {layer!r} in {', '.join(nodes)}: {message}")
+
+
+def _difference(context: StaticContext, index: int, found: Pair) -> tuple[Cause, str] | None:
+    """What differs from source tensor ``index``: (cause, message), or None."""
+    quant, names = context.quant(index), context.source.names
+    zero_point = quant.scalar_zero_point + shift_of(context, index, unsigned=found.unsigned)
+    scale = quant.scalar_scale
+    if found.zero_point != zero_point:  # to blame where the document says that an activation reads with this scale
+        operators = [context.source.output_name(op) for op in context.source.activations_of(index)]
+        if any(found.scale == announced(context, operator, "scale", scale) for operator in operators):
+            scale = found.scale
+    return Expected(names[index], scale, zero_point, found.unsigned).difference(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Scale and zero-point by which a node reads or writes ``codes``."""
+
+    node: Node
+    codes: str
+    scale: np.float32
+    zero_point: int
+    unsigned: bool
+
+    @property
+    def title(self) -> str:
+        """How messages call it."""
+        return f"{self.node.op} {self.node.name!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a pair must be, with whose numbers these are."""
+
+    layer: str
+    scale: np.float32
+    zero_point: int
+    unsigned: bool
+    like: str = ""
+
+    def difference(self, found: Pair) -> tuple[Cause, str] | None:
+        """How a pair differs: its cause, and in words."""
+        if found.scale != self.scale:
+            ratio = float(found.scale) / float(self.scale) - 1
+            return "scale", f"expected {self.scale:.9g}{self.like}, found {found.scale:.9g} ({ratio:+.2%})"
+        if (found.zero_point, found.unsigned) != (self.zero_point, self.unsigned):
+            return "zero-point", f"expected {self.zero_point}{self.like}, found {found.zero_point}"
+        return None
+
+
+def network_pairs(context: StaticComparison) -> Iterator[Pair]:
+    """The pairs of the network, in front of the raw head; one without constant numbers is told."""
+    for node in context.graph.nodes:
+        if node.op in QUANTIZERS and context.graph.constant(node.inputs[0]) is None:
+            pair, is_read = pair_of(context, node), node.op == "DequantizeLinear"
+            if pair is None:
+                message = (
+                    f"{node.op} {node.name!r}: expected one constant scale and zero-point; convert the source again"
+                )
+                context.fault("scale", None, message)
+            elif not (is_read and is_summand(context.graph, node)):  # judged with its sum
+                yield Pair(node, node.inputs[0] if is_read else node.outputs[0], *pair)
+        if HEAD in node.outputs:
+            return
+
 
 AVERAGES = frozenset({"AveragePool", "ReduceMean", "Resize", "GlobalAveragePool"})
 TIE_ROOM = 2.0**-14
@@ -201,26 +285,3 @@ PROOFS_BY_READER: tuple[tuple[frozenset[str], Proof], ...] = (
     (AVERAGES, _prove_average),
     (frozenset({"Softmax"}), _prove_softmax),
 )
-
-
-def why_not_exact(document: ModelDocument, source: SourceGraph | None) -> str | None:
-    """Why ONNX Runtime's heads need not equal XNNPACK's; None where they must."""
-    if source is None or document.activations == "float32":
-        return "no pair is declared exact: the source has no integers to reproduce"
-    if document.leaky_relu != "litert":
-        return "no pair is declared exact: converted with --leaky-relu float, which follows the real functions"
-    if document.arithmetic != "litert":
-        return "no pair is declared exact: converted with --arithmetic fused, which leaves some operators 1 LSB away"
-    blocked = sorted(set(_inexact(source)))
-    if blocked:
-        return f"no pair is declared exact: {', '.join(blocked)} may differ, mostly by 1 LSB (docs/operators.md)"
-    return None
-
-
-def _inexact(source: SourceGraph) -> Iterator[str]:
-    for op in source.model.operators:
-        if all(source.model.tensors[i].dtype in ("int32", "int64") for i in op.outputs):
-            continue  # arithmetic on shapes, done at conversion
-        case = case_of(source.model, op)
-        if case is None or case.bound_lsb:
-            yield op.op if case is None or not case.when else f"{op.op} {case.when}"

@@ -7,12 +7,14 @@ put in its place is named as not compared: the outputs of both files judge it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from converters._ir import ir
-from xdet.checking.numbers.context import StaticComparison
+from xdet.checking.numbers.comparison import CheckedSource, SourceLayer, StaticComparison
+from xdet.errors import converter_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +23,38 @@ if TYPE_CHECKING:
 
     from converters.spec import ModelDocument
     from xdet.checking.result import Cause
+    from xdet.model.file import ModelFile
     from xdet.model.graph import FinishedGraph, Node
+
+
+def read_onnx_source(source: ModelFile, document: ModelDocument) -> CheckedSource:
+    """The operators of an ONNX source at the size of its model; layers only of float networks, which have a bound."""
+    from converters.sources.onnx.importer import activation_codes, dequantize_graph
+    from converters.sources.onnx.network import facts_from_onnx, fixed_graph
+    from converters.sources.onnx.reader import read_onnx
+
+    image = document.spec.image
+    with converter_errors():
+        records = read_onnx(source.data, source.file, (image.height, image.width))
+        facts, nodes = facts_from_onnx(records), fixed_graph(records)
+        pairs = dequantize_graph(nodes, source.file) if document.dequantize else ()
+    own = {name for node in records.proto.graph.node for name in node.output}
+    layers = tuple(
+        SourceLayer(str(value.name), node.op_type, tuple(str(read.name) for read in node.inputs if read), None)
+        for node in nodes
+        for value in node.outputs
+        if value.name in own and value.dtype is not None and value.dtype.name == "FLOAT"
+    )
+    if document.dequantize:  # what its DequantizeLinear give; the model has these numbers unrounded
+        layers = tuple(
+            SourceLayer(pair.value, "DequantizeLinear", (), None, 1, quant=pair.params, code_range=pair.codes)
+            for pair in pairs
+        )
+    elif activation_codes(nodes) != "float32":
+        layers = ()
+    elif document.activations != "float32":
+        return CheckedSource(facts, layers, problem="the model was quantised at conversion")
+    return CheckedSource(facts, layers, compare=partial(compare_nodes, nodes), nodes=nodes)
 
 
 @dataclass(eq=False)
