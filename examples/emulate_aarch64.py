@@ -24,7 +24,7 @@ import tomllib
 from pathlib import Path
 
 import xdet
-from xdet.checking.emulated import emulate_arm, python_of
+from xdet.checking.other_cpus import emulate_arm, python_of
 
 PACKAGES = ("python3", "libgomp1", "libstdc++6")
 WHEELS = ("numpy", "onnx", "onnx-ir", "onnxruntime", "pillow", "platformdirs", "pyyaml", "typer", "ai-edge-litert")

@@ -20,8 +20,8 @@ import numpy as np
 
 import xdet
 from xdet.bench.machine import describe_machine
-from xdet.checking.placement import find_placement
 from xdet.checking.report import check_text, placement_text
+from xdet.checking.runtimes import find_placement
 from xdet.cli.options import read_provider_options
 from xdet.errors import XdetError
 from xdet.model.file import read_document, read_model_file

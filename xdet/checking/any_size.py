@@ -8,7 +8,6 @@ where the picture is equal, and its boxes with the fixed file's, mapped to the p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,59 +19,49 @@ from xdet.pictures.preparation import Preparation, prepare_many
 from xdet.runtimes.table import rounds_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from converters.heads.base import BatchDetections
-    from converters.spec import Placement
-    from xdet.checking.pair import OpenedPair
-    from xdet.checking.runs import OpenRuntimes, Run
-    from xdet.pictures.preparation import Photograph
+    from xdet.checking.runs import AllRuns, CheckInputs, Run
+    from xdet.model.file import ModelFile
     from xdet.runtimes.base import RuntimeChoices
 
 MOST_LEVELS = 1  # of 255, where a runtime does not round every step of float32 arithmetic
 BOX_ROOM = 1e-6  # of the photograph: exp's last bits differ between kernels for fixed and for dynamic shapes
 
 
-@dataclass(frozen=True, slots=True)
-class AnySize:
-    """What one runtime did with the photographs: a note for its line in the report, and what is wrong."""
-
-    note: str
-    findings: tuple[Finding, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class PreparedPictures:
-    """The photographs, as the file gets them and as xdet prepares them for the fixed one."""
-
-    photographs: Sequence[Photograph]
-    pixels: NDArray[np.uint8]
-    placements: Sequence[Placement]
+def compare_any_size(inputs: CheckInputs, runs: AllRuns) -> dict[str, str]:
+    """What runtimes do with the photographs as decoded, each a note; what is wrong is among the faults of ``runs``."""
+    notes: dict[str, str] = {}
+    if inputs.pair.any_size is None:
+        return notes
+    for choices, run in runs.opened:
+        with runs.gaps.noting(f"{run.name}, photographs of any size"):
+            notes[run.name], problems = _compare(inputs, inputs.pair.any_size, choices, run)
+            if problems:
+                more = f"; {len(problems) - 1} more" if len(problems) > 1 else ""
+                message = f"{run.name}: {problems[0]}{more}"
+                runs.gaps.faults.append(Finding("head", "resize", message, runtime=run.name))
+    return notes
 
 
-def compare_any_size(
-    pair: OpenedPair, run: Run, choices: RuntimeChoices, prepared: PreparedPictures, runtimes: OpenRuntimes
-) -> AnySize:
-    """Give a file for any size the photographs of ``run``, which the fixed file gave on this runtime.
+def _compare(inputs: CheckInputs, model: ModelFile, choices: RuntimeChoices, run: Run) -> tuple[str, list[str]]:
+    """Give a file for any size the photographs of ``run``, which the fixed file gave: a note, and what is wrong.
 
     Raises:
         XdetError: it cannot be opened, or fails.
     """
-    assert pair.any_size is not None, "asked for such files alone"  # noqa: S101
-    count = len(run.heads)
-    compared = run.boxes[:1]
+    count, compared = len(run.heads), run.boxes[:1]
     own = tuple(thresholds for thresholds, _ in compared)
-    ((file, _),) = copies_at(pair.any_size, choices, own, runtimes)
+    ((file, _),) = copies_at(model, choices, own, inputs.runtimes)
     pixels_off = levels = heads_off = 0
     problems: list[str] = []
-    with runtimes.opened(file, choices) as runtime:
+    with inputs.runtimes.opened(file, choices) as runtime:
         how = Preparation(runtime.spec.image)
-        for index, photograph in enumerate(prepare_many(prepared.photographs[:count], how)):
+        for index, photograph in enumerate(prepare_many(inputs.photographs[:count], how)):
             image = photograph.pixels[None]
             (picture,) = runtime.tensors(image, [NETWORK_IMAGE]).values()
-            off = np.abs(picture[0].astype(np.int16) - prepared.pixels[index])
+            off = np.abs(picture[0].astype(np.int16) - inputs.pixels[index])
             pixels_off, levels = pixels_off + int((off > 0).sum()), max(levels, int(off.max()))
             if off.any():
                 continue
@@ -84,21 +73,16 @@ def compare_any_size(
             elif compared and not head_off:
                 thresholds, boxes = compared[0]
                 wanted = boxes.boxes_xyxy[index, : boxes.num_detections[index]]
-                wanted = prepared.placements[index].to_photograph(wanted)
+                wanted = inputs.placements[index].to_photograph(wanted)
                 message = _moved(runtime.detect(image, thresholds), wanted, boxes.anchors[index])
                 problems += [f"{where}: {message}"] if message else []
-    values = prepared.pixels[:count].size
+    values = inputs.pixels[:count].size
     allowed = 0 if rounds_steps(run.name) else MOST_LEVELS
     if levels > allowed:
         expected = f"at most {allowed}" if allowed else "none"
         differing = f"in {pixels_off:,} of {values:,} values, by up to {levels} of 255, expected {expected}"
         problems.insert(0, f"the picture inside the file differs from xdet's {differing}")
-    note = _note(count, pixels_off, values, levels, heads_off)
-    if not problems:
-        return AnySize(note, ())
-    more = f"; {len(problems) - 1} more" if len(problems) > 1 else ""
-    finding = Finding("head", "resize", f"{run.name}: {problems[0]}{more}", runtime=run.name)
-    return AnySize(note, (finding,))
+    return _note(count, pixels_off, values, levels, heads_off), problems
 
 
 def _moved(found: BatchDetections, boxes_xyxy: NDArray[np.float32], anchors: NDArray[np.int32]) -> str | None:

@@ -1,57 +1,56 @@
 """What a head that is too far off can be blamed on: swapped colours, or the first layer that leaves the source.
 
-What ``--layers`` adds to a check: every tensor beside its twin, the first layer at fault, and what runs on integers.
+``--layers`` adds to a check every tensor beside its twin, the first layer at fault, and what runs on integers.
+
+A model that leaves out its source's rounding (``--dequantize``) has its part spread judged by layers, in steps of
+codes: no bound on the head follows from the source, since where nothing rounds between, small differences of early
+layers grow as the weights let them. What does follow is a bound for each layer: given the source's own codes in front
+of it, its result is within one step of the source's (half for the rounding, half for LiteRT's multipliers). So that is
+judged, on two photographs, with every runtime beside ONNX Runtime's float32; how far the head is in the end is told,
+and judges nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xdet.checking.heads.spread import FLOAT_BOUND, ONNX_MODEL, distance, half_bound
 from xdet.checking.layers import compare_layers, first_divergence
-from xdet.checking.placement import find_placement, placement_of
-from xdet.checking.result import Finding
+from xdet.checking.result import Finding, PartVerdict
+from xdet.checking.runtimes import find_placement, placement_of
 from xdet.errors import XdetError
 from xdet.inspection.coverage import coverage_of
 from xdet.model.graph import inferred_model
 from xdet.writing.text import format_distance
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
 
-    from xdet.checking.layer_records import LayerComparison, LayerResult
     from xdet.checking.pair import OpenedPair
-    from xdet.checking.result import CheckResult, NodePlacement, PartName, PartVerdict
-    from xdet.checking.runs import OpenRuntimes, Run
+    from xdet.checking.result import CheckResult, HeadDistance, LayerComparison, LayerResult, NodePlacement, PartName
+    from xdet.checking.runs import CheckInputs, Run
+    from xdet.checking.runtimes import OpenRuntimes
     from xdet.inspection.coverage import Coverage
+
 
 COLOURS_FACTOR = 4  # with swapped colours the head must come that much nearer
 
 
-@dataclass(frozen=True, eq=False)
-class Accused:
-    """A run whose head is too far from the source's, and the part that says so."""
-
-    run: Run
-    witness: Run
-    part: PartName
-
-
-def diagnose_head(
-    pair: OpenedPair, pixels: NDArray[np.uint8], accused: Accused, runtimes: OpenRuntimes
-) -> list[Finding]:
-    """Findings about one run, on the image where it is furthest from the source."""
-    run, source = accused.run, accused.witness
+def diagnose_head(inputs: CheckInputs, run: Run, source: Run, part: PartName) -> list[Finding]:
+    """Findings about a run that ``part`` says is too far from the source's, on the image where it is furthest."""
     if not run.name.startswith("onnxruntime:cpu"):
         return []
     count = min(len(run.heads), len(source.heads))
     off = np.abs(run.heads[:count] - source.heads[:count]).reshape(count, -1).max(axis=1)
     image = int(np.argmax(np.nan_to_num(off, nan=np.inf)))
-    picture = pixels[image : image + 1]
+    picture = inputs.pixels[image : image + 1]
     findings = []
-    with runtimes.finished() as runtime:
+    with inputs.runtimes.finished() as runtime:
         swapped = runtime.head(np.ascontiguousarray(picture[..., ::-1]))
     nearer = float(np.abs(swapped - source.heads[image : image + 1]).max())
     if nearer * COLOURS_FACTOR < float(off[image]):
@@ -59,15 +58,15 @@ def diagnose_head(
             f"fed with blue and red exchanged, {run.name} comes to {nearer:.4g} from the source's head instead of "
             f"{off[image]:.4g}: the graph takes BGR where the contract says RGB"
         )
-        findings.append(Finding(accused.part, "colour-order", message, runtime=run.name))
-    divergence = first_divergence(pair, picture, runtimes)
+        findings.append(Finding(part, "colour-order", message, runtime=run.name))
+    divergence = first_divergence(inputs.pair, picture, inputs.runtimes)
     if divergence is not None:
         tensor, apart = divergence
         message = (
             f"the first layer whose codes leave the source's is {tensor!r}: {apart.differing:,} of {apart.values:,} "
             f"differ, by up to {apart.worst} LSB"
         )
-        findings.append(Finding(accused.part, "layer", message, runtime=run.name, layer=tensor))
+        findings.append(Finding(part, "layer", message, runtime=run.name, layer=tensor))
     return findings
 
 
@@ -129,3 +128,49 @@ def fault_text(layer: LayerResult, unit: str) -> str:
         f"{layer.operator} {layer.tensor!r} is the first layer at fault: from {given}, {where} up to {off} "
         f"in {distance.differing:,} of {distance.values:,} values; allowed are {bound}"
     )
+
+
+def judge_unrounded(
+    pair: OpenedPair,
+    pixels: NDArray[np.uint8],
+    runs: Sequence[Run],
+    near: Mapping[str, HeadDistance | None],
+    runtimes: OpenRuntimes,
+) -> PartVerdict:
+    """Judge every layer by its source's codes, and every runtime by ONNX Runtime's float32."""
+    try:
+        found = compare_layers(pair, pixels[:IMAGES], runtimes)
+    except XdetError as error:
+        return PartVerdict("spread", "skipped", f"its layers could not be compared: {error}")
+    findings = list(_apart(runs, half_bound(pair) or FLOAT_BOUND))
+    if found.first_fault is not None:
+        message = fault_text(found.first_fault, found.unit)
+        findings.append(Finding("spread", "layer", message, layer=found.first_fault.tensor))
+    worst = max(float(layer.local.worst) for layer in found.layers)
+    message = (
+        f"given the source's own numbers in front, {len(found.layers)} layers are within {worst:.2f} of a step of the "
+        "source's codes"
+    )
+    furthest = max((d for d in near.values() if d is not None), key=lambda d: d.mean_steps, default=None)
+    if furthest is not None:
+        message += (
+            f"; through all of them unrounded, the head of {furthest.first} is up to {furthest.max_steps:.4g} (mean "
+            f"{furthest.mean_steps:.4g}) from {furthest.second}'s: compare accuracy with xdet eval"
+        )
+    return PartVerdict("spread", "failed" if findings else "passed", message, tuple(findings))
+
+
+def _apart(runs: Sequence[Run], bound: float) -> list[Finding]:
+    """Runtimes whose float32 is not ONNX Runtime's."""
+    ours = next((run for run in runs if run.name == ONNX_MODEL), None)
+    others = [] if ours is None else [distance(run, ours, None) for run in runs if run is not ours]
+    return [
+        Finding(
+            "spread",
+            "layer",
+            f"{d.first} is up to {d.max_steps:.4g} of the largest value from {d.second}; allowed are {bound:.4g}",
+            runtime=d.first,
+        )
+        for d in others
+        if not d.max_steps <= bound
+    ]

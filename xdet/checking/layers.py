@@ -20,10 +20,16 @@ depends on weights and photographs, is no fault, and has no bound.
 Showing inner values can change what a runtime fuses, so the head of the fused run is compared with the head of this
 one. With int8 activations ONNX Runtime computes a convolution in float where its codes are shown: *kernel* may then be
 one code.
+
+A layer can be written as a model of its own (``--repro``): small enough to read, and to send to whoever has to mend it.
+It begins at the source tensors in front of the layer and ends at the layer's codes; ``layer.npz`` beside ``layer.onnx``
+holds one photograph's codes by tensor name: LiteRT XNNPACK's for every input, and LiteRT's result to compare the output
+with. With a Keras source these are Keras' values: float32, or the nearest codes where the model holds codes.
 """
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,12 +38,16 @@ import numpy as np
 from converters.heads.base import is_raw_output, join_outputs
 from converters.quant import real_numbers
 from converters.spec import IMAGE
-from xdet.checking.layer_records import Distance, LayerComparison, LayerResult
 from xdet.checking.numbers.rewrites import BLOCK, FULL_CHANNELS
-from xdet.errors import ModelError
+from xdet.checking.pair import open_pair
+from xdet.checking.result import Distance, LayerComparison, LayerResult
+from xdet.checking.runtimes import OpenRuntimes
+from xdet.errors import ModelError, UsageError
 from xdet.model.surgery import cut_layer, exact_codes
+from xdet.pictures.preparation import Preparation, prepare
 from xdet.runtimes.ort_session import OrtSession, SessionChoices
 from xdet.runtimes.table import RUNTIMES
+from xdet.writing.files import write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -50,10 +60,15 @@ if TYPE_CHECKING:
     from converters.spec import TensorTwin
     from xdet.checking.numbers.comparison import SourceLayer
     from xdet.checking.pair import OpenedPair
-    from xdet.checking.runs import OpenRuntimes
     from xdet.model.graph import FinishedGraph
 
     Values = dict[str, NDArray[Any]]
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from xdet.model.surgery import Codes
+    from xdet.pictures.preparation import Photograph
+
 
 HALF_BOUND = 2.0**-9  # likewise, of float16: weights, bias and result rounded to 11 bits; measured 2^-10
 HALF_LSB = 0.5  # what that adds in steps of 255 codes
@@ -357,3 +372,53 @@ def _code_of_zero(graph: FinishedGraph, value: str) -> int:
         if zero is not None and node is not None and node.op in ("QuantizeLinear", "DequantizeLinear"):
             return int(zero.reshape(-1)[0])
     return 0
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRepro:
+    """What was written, and how many values of the layer differ where ONNX Runtime is given the source's codes."""
+
+    model: Path
+    values: Path
+    differing: int
+    compared: int
+
+
+def values_path(model: Path) -> Path:
+    """Where the values of a repro model go.
+
+    Raises:
+        UsageError: the model's name does not end in ``.onnx``.
+    """
+    if model.suffix.lower() != ".onnx":
+        raise UsageError(f"`repro` writes an ONNX file, got '{model}'; let its name end in .onnx")
+    return model.with_suffix(".npz")
+
+
+def write_layer_repro(
+    target: Path, layer: LayerResult, *, model: Path, source: Path, photographs: Sequence[Photograph]
+) -> LayerRepro:
+    """Write a layer of ``compare_layers`` as a model, with the values of the photograph on which it differs most.
+
+    Raises:
+        OutputError: a file cannot be written.
+        ModelError: one of the models cannot be read.
+    """
+    pair, beside = open_pair(model, source), values_path(target)
+    how = Preparation(pair.document.spec.image)
+    images = np.stack([prepare(photograph, how).pixels for photograph in photographs])
+    with OpenRuntimes(pair) as runtimes:
+        known = source_codes(pair, images, runtimes)
+    tried: list[tuple[float, int, bytes, Codes]] = []
+    for image, held in zip(images, known, strict=True):
+        cut, values, result = run_layer(pair.graph.model, layer.onnx, {**held, IMAGE: image[None]})
+        wanted = values[layer.onnx]
+        differing = int((result != wanted).sum())
+        worst = float(np.abs(result - wanted).max()) if wanted.dtype == np.float32 else differing
+        tried.append((worst, differing, cut, values))
+    _, differing, cut, values = max(tried, key=lambda entry: entry[0])
+    packed = io.BytesIO()
+    np.savez_compressed(packed, allow_pickle=False, **values)
+    write_bytes(target, cut)
+    write_bytes(beside, packed.getvalue())
+    return LayerRepro(target, beside, differing, values[layer.onnx].size)

@@ -1,7 +1,4 @@
-"""The two files of a check, read once: the finished model, its graph and document; the source and its description.
-
-Which runtimes a check runs: those that were named, or the default ones; and what could be added.
-"""
+"""The two files of a check, read once: the finished model, its graph and document; the source and its description."""
 
 from __future__ import annotations
 
@@ -11,17 +8,12 @@ from typing import TYPE_CHECKING
 from converters.heads.yolo_v2 import YoloV2
 from converters.sources import SOURCES
 from converters.spec import THRESHOLD_INPUTS
-from xdet.checking.other_cpus import IMAGES
-from xdet.checking.result import MissingRuntime
 from xdet.errors import UsageError, converter_errors
 from xdet.model.file import ModelFile, hash_model, read_document, read_model_file
 from xdet.model.graph import FinishedGraph, load_onnx
 from xdet.model.surgery import at_network_size
-from xdet.runtimes.base import Runtime, RuntimeChoices
-from xdet.runtimes.table import RUNTIMES, most_images, parse_runtimes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from converters.description.statements import SourceOptions, Statements
@@ -108,103 +100,3 @@ def _stated(
     grid_hw = (head.grid_h, head.grid_w) if isinstance(head, YoloV2) else None
     with converter_errors():
         return find_statements(source.path, facts, source_options or SourceOptions(), grid_hw)
-
-
-Asked = str | Runtime
-
-
-def planned_images(
-    runtimes: str | Sequence[Asked] | None, source_format: str | None, images: int, cpus: Sequence[str] = ()
-) -> int:
-    """How many images all runtimes together, and other processors, will be given: the length of a progress bar."""
-    finished, sources = split_runtimes(runtimes, source_format, None)
-    counts = count_images(finished, sources, images)
-    return sum(counts[runtime.name] for runtime in (*finished, *sources)) + len(cpus) * min(images, IMAGES)
-
-
-def count_images(
-    finished: Sequence[RuntimeChoices | Runtime], sources: Sequence[RuntimeChoices], images: int
-) -> dict[str, int]:
-    """How many images each runtime is given: slow ones few, but for those of the source that the yardstick needs.
-
-    It is the distance of two of the source's runtimes, on all images.
-    """
-    names = [runtime.name for runtime in (*finished, *sources)]
-    counts = {name: min(images, most_images(name) or images) for name in names}
-    of_source = names[len(finished) :]
-    if sum(counts[name] == images for name in of_source) < 2:
-        counts |= dict.fromkeys(of_source, images)
-    return counts
-
-
-def split_runtimes(
-    runtimes: str | Sequence[Asked] | None, source_format: str | None, threads: int | None
-) -> tuple[list[RuntimeChoices | Runtime], list[RuntimeChoices]]:
-    """Runtimes of the finished model, and those of the source."""
-    own = _checked(source_format, installed=False)  # one that is not installed is told
-    if runtimes is None:
-        runtimes = [*_checked("onnx", installed=True), *own]
-    named = runtimes.split(",") if isinstance(runtimes, str) else list(runtimes)
-    texts = [name for name in named if isinstance(name, str)]
-    choices = parse_runtimes(",".join(texts), threads=threads) if texts else ()
-    chosen = [replace(c, provider=c.provider or RUNTIMES[str(c.runtime)].usual) for c in choices]
-    sources = [c for c in chosen if source_format in RUNTIMES[str(c.runtime)].formats]
-    foreign = [c for c in chosen if c not in sources and "onnx" not in RUNTIMES[str(c.runtime)].formats]
-    if foreign:
-        listed = ", ".join(c.name for c in foreign)
-        raise UsageError(f"{listed} runs neither ONNX files nor {source_format} sources; leave it out")
-    finished = [c for c in chosen if c not in sources]
-    if not sources:
-        sources = list(parse_runtimes(",".join(own), threads=threads)) if own else []
-    return [*finished, *(r for r in named if not isinstance(r, str))], sources
-
-
-def with_options(
-    finished: Sequence[RuntimeChoices | Runtime], provider_options: Mapping[str, str], device: str | None
-) -> list[RuntimeChoices | Runtime]:
-    """The runtimes of a finished model, where execution providers besides the CPU's get options and device.
-
-    Raises:
-        UsageError: there are some, and no such provider was named.
-    """
-    if not provider_options and device is None:
-        return list(finished)
-    given = [
-        replace(chosen, provider_options=provider_options, device=device)
-        if isinstance(chosen, RuntimeChoices)
-        and RUNTIMES[str(chosen.runtime)].takes_options
-        and str(chosen.provider).lower() != "cpu"
-        else chosen
-        for chosen in finished
-    ]
-    if given == list(finished):
-        raise UsageError(
-            "options and devices are those of ONNX Runtime's execution providers, and `runtimes` names none besides "
-            "the CPU's; add one, such as onnxruntime:cuda"
-        )
-    return given
-
-
-def _checked(model_format: str | None, *, installed: bool) -> list[str]:
-    """The runtimes of a format that a check runs by default; ``installed``: without those that an extra brings."""
-    return [
-        f"{name}:{provider}"
-        for name, row in RUNTIMES.items()
-        if model_format in row.formats and (row.installed or not installed or row.extra is None)
-        for provider in row.checked
-    ]
-
-
-def suggest_runtimes(finished: Sequence[RuntimeChoices | Runtime]) -> list[MissingRuntime]:
-    """What could be added, and how."""
-    named = {runtime.name.split(":")[0] for runtime in finished}
-    found = []
-    for name, row in RUNTIMES.items():
-        if name in named or "onnx" not in row.formats:
-            continue
-        how = f"name it in --runtimes (slow: {row.most_images} images)" if row.most_images else None
-        if row.extra and not row.installed:
-            how = f'pip install "xdet[{row.extra}]"'
-        if how is not None:
-            found.append(MissingRuntime(f"{name}:{row.usual}", how, asked=False))
-    return found

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from converters.integer.golden import Agreement
-    from xdet.checking.layer_records import Distance, LayerComparison, LayerResult
     from xdet.checking.result import (
         CheckResult,
         CpuCheck,
+        Distance,
+        LayerComparison,
+        LayerResult,
         MissingRuntime,
         NodePlacement,
         OtherCpu,

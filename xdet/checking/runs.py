@@ -1,41 +1,59 @@
-"""Running one runtime over the photographs: its raw heads, and its boxes at every pair of thresholds.
+"""The runs of a check: raw heads and boxes of every runtime for the photographs, source and model side by side.
 
-What stays open over a whole check.
-
-Runtimes that the table does not trust (other vendors' compilers, drivers) run in a subprocess: they may crash there
-without hiding what the others found.
+Three threads: the source's runtimes, those of the model that run in subprocesses, and those that run here. Each
+runtime is used by one thread at a time; results stand in the order in which runtimes are named. One that gives no
+result is noted (``Gaps``), and the others go on.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from dataclasses import dataclass, field, replace
+from threading import Lock
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from converters.heads.base import BatchDetections
 from converters.spec import Thresholds
-from xdet.checking.placement import PlacementRecording, open_recorded
-from xdet.errors import RuntimeCrashedError
-from xdet.model.file import ModelFile, read_document
+from xdet.checking.result import Finding, MissingRuntime
+from xdet.checking.runtimes import OpenRuntimes, runs_here, suggest_runtimes
+from xdet.errors import MissingExtraError, RuntimeCrashedError, UnsoundOutputError, UsageError, XdetError
+from xdet.model.file import ModelFile
 from xdet.model.wire import freeze_thresholds
 from xdet.runtimes.base import RuntimeChoices
-from xdet.runtimes.table import RUNTIMES, open_model
+from xdet.runtimes.table import RUNTIMES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from converters.spec import ModelDocument
+    from converters.spec import Placement
     from xdet.checking.pair import OpenedPair
+    from xdet.pictures.preparation import Photograph
     from xdet.runtimes.base import Runtime
-
 
 CHUNK = 4  # photographs between two steps of the progress bar
 FIELDS = ("num_detections", "boxes_xyxy", "scores", "classes", "anchors")
+
+
+@dataclass(frozen=True, eq=False)
+class CheckInputs:
+    """What every run gets."""
+
+    pair: OpenedPair
+    photographs: Sequence[Photograph]
+    pixels: NDArray[np.uint8]  # ``(N, height, width, 3)``, at network size
+    placements: Sequence[Placement]
+    names: tuple[str, ...]  # of the photographs
+    thresholds: tuple[Thresholds, ...]  # pairs at which boxes are asked for: those in use, then any others
+    runtimes: OpenRuntimes
+    counts: Mapping[str, int]  # how many of the images each runtime gets, by name
+    are_named: bool  # whether the caller named the runtimes, which are the default ones otherwise
+    # called with a runtime's name and the number of images it has done since the last call
+    progress: Callable[[str, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,91 +84,124 @@ class Work:
     progress: Callable[[int], None] = lambda _: None
 
 
-class OpenRuntimes:
-    """The runtimes of one check: those that several parts ask stay open until its end, so each opens a file once.
+@dataclass(frozen=True, eq=False)
+class Gaps:
+    """What gave no result, and what that proves."""
 
-    They are ONNX Runtime's CPU kernels for the model, and for the source the witness, its own runtime's usual kernels
-    unless another is named. With ``record`` ONNX Runtime tells its optimised graph and where nodes run (``recorded``).
-    """
-
-    def __init__(
-        self,
-        pair: OpenedPair,
-        threads: int | None = None,
-        *,
-        record: bool = False,
-        witness: RuntimeChoices | None = None,
-    ) -> None:
-        takers = ((name, row) for name, row in RUNTIMES.items() if pair.source.format in row.formats)
-        name, row = next(takers)  # every format has one
-        self.main = RuntimeChoices("onnxruntime", "cpu", threads)
-        self.witness = witness or RuntimeChoices(name, row.usual, threads)
-        self.recorded: PlacementRecording | None = None
-        self._pair, self._record = pair, record
-        self._kept: dict[bool, Runtime] = {}
-
-    def finished(self) -> AbstractContextManager[Runtime]:
-        """ONNX Runtime's CPU kernels with the model."""
-        return self.opened(self._pair.model, self.main)
-
-    def source(self) -> AbstractContextManager[Runtime]:
-        """The witness with the source."""
-        return self.opened(self._pair.source, self.witness)
-
-    def document_of(self, model: ModelFile) -> ModelDocument:
-        """The document of the model, or of one made from it."""
-        if model is self._pair.model:
-            return self._pair.document
-        return read_document(model.data, file=model.file)
-
-    def is_witness(self, choices: RuntimeChoices) -> bool:
-        """Whether this is the runtime of the source that stays open."""
-        return (choices.runtime, choices.provider) == (self.witness.runtime, self.witness.provider)
+    are_named: bool
+    missing: list[MissingRuntime] = field(default_factory=list)
+    faults: list[Finding] = field(default_factory=list)
 
     @contextmanager
-    def opened(self, file: ModelFile, choices: RuntimeChoices) -> Iterator[Runtime]:
-        """A file on a runtime, opened now or before; in a subprocess unless the table trusts it.
+    def noting(self, name: str) -> Iterator[None]:
+        """Note what gives no result, with its reason, and go on; a usage error is the caller's.
 
-        Raises:
-            XdetError: it cannot be opened; whoever uses it raises others, ``RuntimeCrashedError`` where its process
-                ended.
+        One of the defaults that is not installed is only what could be added.
         """
-        of_source, name = file is self._pair.source, (choices.runtime, choices.provider)
-        keeps = of_source and self.is_witness(choices)
-        keeps |= file is self._pair.model and name == (self.main.runtime, self.main.provider)
-        if not keeps:
-            with self._open(file, choices) as runtime:
-                yield runtime
-            return
-        if of_source not in self._kept:
-            self._kept[of_source] = self._open(file, choices)
         try:
-            yield self._kept[of_source]
-        except RuntimeCrashedError:  # whoever asks next begins anew
-            self._kept.pop(of_source).close()
+            yield
+        except UsageError:
             raise
-
-    def _open(self, file: ModelFile, choices: RuntimeChoices) -> Runtime:
-        if file is self._pair.source:  # described as its finished model is: it needs no sidecar
-            return open_model(file, replace(choices, spec=self._pair.document.spec))
-        trusted = runs_here(choices)
-        if self._record and trusted and file is self._pair.model and choices.runtime == self.main.runtime:
-            runtime, self.recorded = open_recorded(file, choices)
-            return runtime
-        return open_model(file, choices, subprocess=not trusted)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for runtime in self._kept.values():
-            runtime.close()
-        self._kept.clear()
+        except MissingExtraError as error:
+            self.missing.append(MissingRuntime(name, str(error), asked=self.are_named))
+        except XdetError as error:
+            crashed = isinstance(error, RuntimeCrashedError)
+            self.missing.append(MissingRuntime(name, str(error), asked=True, crashed=crashed))
+            if isinstance(error, UnsoundOutputError):
+                self.faults.append(Finding("head", "rows", str(error), runtime=name.partition(",")[0]))
 
 
-def runs_here(runtime: RuntimeChoices | Runtime) -> bool:
-    """Whether a finished model's runtime runs in this process: the caller's own, or one that the table trusts."""
-    return not isinstance(runtime, RuntimeChoices) or runtime.provider in RUNTIMES[str(runtime.runtime)].trusted
+@dataclass(frozen=True, eq=False)
+class AllRuns:
+    """What the photographs gave, and what gave nothing."""
+
+    of_source: Sequence[Run]
+    of_model: Sequence[Run]
+    # those of the model's runtimes that take another model, too: one that the caller opened does not
+    opened: Sequence[tuple[RuntimeChoices, Run]]
+    gaps: Gaps
+
+
+def run_all(
+    inputs: CheckInputs, finished: Sequence[RuntimeChoices | Runtime], sources: Sequence[RuntimeChoices]
+) -> AllRuns:
+    """Run everything that can run; the witness stays open.
+
+    Raises:
+        UsageError: a runtime refuses what the caller asks of it.
+    """
+    inputs = replace(inputs, progress=_one_at_a_time(inputs.progress))
+    with _thread() as for_source, _thread() as for_subprocesses:
+        # the witness comes last: it stays open, and its subprocess has served the others
+        ordered = sorted(sources, key=inputs.runtimes.is_witness)
+        running = [for_source.submit(_attempt, inputs, choices, of_source=True) for choices in ordered]
+        there = [
+            None if runs_here(runtime) else for_subprocesses.submit(_attempt, inputs, runtime) for runtime in finished
+        ]
+        attempts = [
+            _attempt(inputs, runtime) if future is None else future
+            for runtime, future in zip(finished, there, strict=True)
+        ]
+        of_model = [attempt.result() if isinstance(attempt, Future) else attempt for attempt in attempts]
+        of_source = [future.result() for future in running]
+    gaps = Gaps(inputs.are_named, suggest_runtimes(finished))
+    for _, found in (*of_source, *of_model):
+        gaps.missing.extend(found.missing)
+        gaps.faults.extend(found.faults)
+    names = [choices.name for choices in sources]
+    source_runs = sorted((run for run, _ in of_source if run is not None), key=lambda run: names.index(run.name))
+    runs = [run for run, _ in of_model if run is not None]
+    opened = [
+        (runtime, run)
+        for runtime, (run, _) in zip(finished, of_model, strict=True)
+        if isinstance(runtime, RuntimeChoices) and run is not None
+    ]
+    return AllRuns(source_runs, runs, opened, gaps)
+
+
+@contextmanager
+def _thread() -> Iterator[ThreadPoolExecutor]:
+    """A thread that finishes what it is doing and begins nothing more where the caller fails or is interrupted."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _one_at_a_time(progress: Callable[[str, int], None]) -> Callable[[str, int], None]:
+    lock = Lock()
+
+    def advance(name: str, images: int) -> None:
+        with lock:
+            progress(name, images)
+
+    return advance
+
+
+def _attempt(
+    inputs: CheckInputs, runtime: RuntimeChoices | Runtime, *, of_source: bool = False
+) -> tuple[Run | None, Gaps]:
+    """The run of a runtime, None with the reason where it gives none."""
+    gaps, name = Gaps(inputs.are_named), runtime.name
+    with gaps.noting(name):
+        return _run(inputs, runtime, name, of_source=of_source), gaps
+    return None, gaps
+
+
+def _run(inputs: CheckInputs, runtime: RuntimeChoices | Runtime, name: str, *, of_source: bool) -> Run:
+    pixels = inputs.pixels[: inputs.counts[name]]
+
+    def progress(count: int) -> None:
+        inputs.progress(name, count)
+
+    if of_source and isinstance(runtime, RuntimeChoices):
+        return run_source(inputs.pair.source, runtime, Work(pixels, progress=progress), inputs.runtimes)
+    gives_boxes = inputs.pair.document.spec.gives_boxes
+    work = Work(pixels, inputs.thresholds if gives_boxes else (), progress)
+    if not isinstance(runtime, RuntimeChoices):
+        return run_open(runtime, replace(work, pixels=runtime.spec.image.as_fed(pixels)))
+    return run_finished(inputs.pair.model, runtime, work, inputs.runtimes)
 
 
 def run_finished(model: ModelFile, choices: RuntimeChoices, work: Work, runtimes: OpenRuntimes) -> Run:

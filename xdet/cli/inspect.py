@@ -15,7 +15,7 @@ from xdet.cli import console, options
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from xdet.checking.layer_records import LayerComparison
+    from xdet.checking.result import LayerComparison
     from xdet.writing.blocks import Items, Table
 
 LONGEST = 44  # of a value in the table
@@ -74,11 +74,11 @@ def check(
             --runtimes onnxruntime:cuda --provider-option device_id=1
     """
     from xdet.checking.check import check as check_model
-    from xdet.checking.emulated import split_cpus
+    from xdet.checking.check import planned_images
     from xdet.checking.junit import JUNIT_MARK, check_to_junit
-    from xdet.checking.pair import planned_images
+    from xdet.checking.layers import values_path
+    from xdet.checking.other_cpus import split_cpus
     from xdet.checking.report import CHECK_SCHEMA, check_report, check_to_json
-    from xdet.checking.repro import values_path
     from xdet.checking.tolerance import read_tolerance
     from xdet.model.file import read_model_file
     from xdet.pictures.images import find_images
@@ -131,7 +131,7 @@ def check(
 def _write_repro(target: Path, layers: LayerComparison, model: Path, source: Path, photographs: Sequence[Path]) -> None:
     """The first layer at fault, and what was written, on stderr."""
     from xdet.checking.blame import IMAGES
-    from xdet.checking.repro import write_layer_repro
+    from xdet.checking.layers import write_layer_repro
 
     if layers.first_fault is None:
         console.print_line(f"no layer is at fault: '{target}' is not written", err=True)
@@ -271,8 +271,8 @@ def providers(model: Path | None = None) -> None:
 
 
 def _placement(model: Path, names: list[str]) -> Items:
-    from xdet.checking.placement import find_placement
     from xdet.checking.report import placement_text
+    from xdet.checking.runtimes import find_placement
     from xdet.errors import ModelError
     from xdet.model.file import read_model_file
     from xdet.writing.blocks import Items

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from xdet.checking.layers import compare_layers
 from xdet.checking.pair import open_pair
-from xdet.checking.runs import OpenRuntimes
+from xdet.checking.runtimes import OpenRuntimes
 from xdet.model.file import ModelFile
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from xdet.checking.layer_records import LayerComparison
     from xdet.checking.pair import OpenedPair
+    from xdet.checking.result import LayerComparison
     from xdet.runtimes.base import RuntimeChoices
 
 

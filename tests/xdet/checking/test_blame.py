@@ -12,8 +12,8 @@ from tests.xdet.checking import faults
 from tests.xdet.command import run_xdet
 from xdet.checking import blame as layered
 from xdet.checking.check import check
-from xdet.checking.placement import place_here, place_in_subprocess, placement_of
 from xdet.checking.report import check_text, check_to_json, placement_text
+from xdet.checking.runtimes import place_here, place_in_subprocess, placement_of
 from xdet.errors import ModelError
 
 if TYPE_CHECKING:

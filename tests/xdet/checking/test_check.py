@@ -18,11 +18,12 @@ from converters.spec import Thresholds
 from tests.xdet.checking import faults
 from tests.xdet.command import ROOT, run_xdet
 from xdet import checking
-from xdet.checking import all_runs, runs
-from xdet.checking.check import check
-from xdet.checking.pair import count_images, open_pair, planned_images, split_runtimes
+from xdet.checking import runs
+from xdet.checking.check import check, planned_images
+from xdet.checking.pair import open_pair
 from xdet.checking.report import ADVICE, CHANGE_CAUSES, check_text, check_to_json, layer_advice
 from xdet.checking.result import Cause, ChangeCause
+from xdet.checking.runtimes import OpenRuntimes, count_images, split_runtimes
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.model.file import ModelFile
 from xdet.runtimes import table
@@ -116,8 +117,8 @@ def test_source_and_model_run_side_by_side_and_stand_in_the_order_in_which_they_
 
         return wait
 
-    monkeypatch.setattr(all_runs, "run_source", after_the_other(run_source))
-    monkeypatch.setattr(all_runs, "run_finished", after_the_other(run_finished))
+    monkeypatch.setattr(runs, "run_source", after_the_other(run_source))
+    monkeypatch.setattr(runs, "run_finished", after_the_other(run_finished))
     trust_nothing_of("onnxruntime-unfused", monkeypatch)
     named = "litert:builtin,onnxruntime-unfused:cpu,onnxruntime:cpu"
     result = check(person_onnx, embedded_tflite, sample_pictures[:1], runtimes=named)
@@ -149,9 +150,9 @@ def test_where_the_caller_is_interrupted_no_other_runtime_begins(
         first_runs.wait(60)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(all_runs, "ThreadPoolExecutor", Pool)
-    monkeypatch.setattr(all_runs, "run_source", run_source)
-    monkeypatch.setattr(all_runs, "run_finished", run_finished)
+    monkeypatch.setattr(runs, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(runs, "run_source", run_source)
+    monkeypatch.setattr(runs, "run_finished", run_finished)
     with pytest.raises(KeyboardInterrupt):
         check(person_onnx, embedded_tflite, sample_pictures[:1], runtimes=RUNTIMES)
     assert begun == ["builtin"]
@@ -190,7 +191,7 @@ def test_a_default_runtime_that_fails_leaves_a_gap_and_one_that_is_not_installed
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(all_runs, "run_source", fail)
+    monkeypatch.setattr(runs, "run_source", fail)
     black = np.zeros((8, 8, 3), np.uint8)
     result = check(person_onnx, embedded_tflite, [black])
     assert {m.name for m in result.missing if m.reason == str(error)} == {
@@ -232,10 +233,10 @@ def test_a_process_of_its_own_gives_what_this_one_gives(
     file = ModelFile(person_onnx, person_onnx.read_bytes(), "onnx")
     asked = (RuntimeChoices("onnxruntime", "cpu", 1), runs.Work(images, (Thresholds(0.01), Thresholds(0.05, 0.4))))
     pair = open_pair(file, embedded_tflite)
-    with runs.OpenRuntimes(pair) as opened:
+    with OpenRuntimes(pair) as opened:
         here = runs.run_finished(file, *asked, opened)
     trust_nothing_of("onnxruntime", monkeypatch)
-    with runs.OpenRuntimes(pair) as opened:
+    with OpenRuntimes(pair) as opened:
         apart = runs.run_finished(file, *asked, opened)
     assert (apart.name, apart.exact) == (here.name, here.exact)
     assert np.array_equal(apart.heads, here.heads)
@@ -251,7 +252,7 @@ def test_an_error_in_a_process_of_its_own_comes_back_as_one_line(
     pair = open_pair(person_onnx, embedded_tflite)
     gone = ModelFile(Path("gone.onnx"), b"\x08\x09", "onnx")
     with (
-        runs.OpenRuntimes(pair) as runtimes,
+        OpenRuntimes(pair) as runtimes,
         pytest.raises(ModelError, match=r"gone\.onnx'.*not one that xdet"),
         runtimes.opened(gone, RuntimeChoices("onnxruntime", "cpu")),
     ):

@@ -21,8 +21,7 @@ from converters.spec import Rescaling, Thresholds
 from tests.converters.sources.tflite.look_alikes import fastestdet
 from xdet.checking import other_cpus
 from xdet.checking.check import check
-from xdet.checking.emulated import LEFT_OUT, Processor, emulate, emulator_of, split_cpus
-from xdet.checking.other_cpus import Request, plain, restored
+from xdet.checking.other_cpus import LEFT_OUT, Processor, Request, emulate, emulator_of, plain, restored, split_cpus
 from xdet.errors import RuntimeUnavailableError, UsageError
 from xdet.runtimes.worker import Message
 

@@ -17,13 +17,12 @@ from tests.xdet.checking.layered import layers_of
 from xdet.bench.machine import describe_machine
 from xdet.checking import layers
 from xdet.checking.blame import with_layers
-from xdet.checking.layer_records import Distance, LayerComparison, LayerResult
+from xdet.checking.layers import write_layer_repro
 from xdet.checking.page import Surroundings, check_to_html
 from xdet.checking.pair import open_pair
 from xdet.checking.report import check_text, check_to_json
-from xdet.checking.repro import write_layer_repro
-from xdet.checking.result import CheckResult, PartVerdict
-from xdet.checking.runs import OpenRuntimes
+from xdet.checking.result import CheckResult, Distance, LayerComparison, LayerResult, PartVerdict
+from xdet.checking.runtimes import OpenRuntimes
 from xdet.errors import ModelError
 from xdet.model.file import ModelFile, read_document, read_model_file
 from xdet.runtimes.base import RuntimeChoices

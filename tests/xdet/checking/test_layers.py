@@ -25,9 +25,9 @@ from tests.xdet.planted_faults import (
     padding_on_the_other_side,
     red_and_blue_swapped,
 )
-from xdet.checking.layer_records import Distance, LayerComparison
 from xdet.checking.layers import first_divergence
-from xdet.checking.runs import OpenRuntimes
+from xdet.checking.result import Distance, LayerComparison
+from xdet.checking.runtimes import OpenRuntimes
 from xdet.errors import ModelError, UsageError
 from xdet.model.surgery import exact_codes
 from xdet.pictures.images import read_image, resize_image

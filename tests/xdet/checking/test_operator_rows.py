@@ -18,7 +18,7 @@ from xdet.checking.heads.spread import why_not_exact
 from xdet.checking.layers import compare_layers
 from xdet.checking.numbers import check_static
 from xdet.checking.pair import open_pair
-from xdet.checking.runs import OpenRuntimes
+from xdet.checking.runtimes import OpenRuntimes
 from xdet.runtimes.onnxruntime import open_onnxruntime
 
 if TYPE_CHECKING:

@@ -15,11 +15,10 @@ from converters.options import ConvertOptions
 from converters.spec import IMAGE
 from tests.xdet.checking import faults
 from tests.xdet.command import run_xdet
-from xdet.checking.layer_records import Distance, LayerResult
-from xdet.checking.layers import source_codes
+from xdet.checking.layers import LayerRepro, source_codes, values_path, write_layer_repro
 from xdet.checking.pair import open_pair
-from xdet.checking.repro import LayerRepro, values_path, write_layer_repro
-from xdet.checking.runs import OpenRuntimes
+from xdet.checking.result import Distance, LayerResult
+from xdet.checking.runtimes import OpenRuntimes
 from xdet.errors import UsageError
 
 pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')

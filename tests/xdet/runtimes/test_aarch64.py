@@ -19,7 +19,7 @@ from converters.convert import convert_to_bytes
 from converters.description.statements import SourceOptions
 from converters.options import ConvertOptions
 from converters.spec import ResizeRule
-from xdet.checking.emulated import emulate_arm
+from xdet.checking.other_cpus import emulate_arm
 from xdet.pictures.preparation import Preparation, prepare
 from xdet.runtimes.table import open_runtime
 

@@ -24,7 +24,8 @@ from tests.converters.sources.tflite.networks import HEAD_CHANNELS, NetworkBuild
 from tests.converters.sources.tflite.ssd_networks import ssd_raw
 from tests.xdet.finished_models import finished_model, red_image
 from xdet.checking.pair import open_pair
-from xdet.checking.runs import OpenRuntimes, Work, run_finished
+from xdet.checking.runs import Work, run_finished
+from xdet.checking.runtimes import OpenRuntimes
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.model.file import ModelFile, read_document
 from xdet.model.wire import freeze_thresholds

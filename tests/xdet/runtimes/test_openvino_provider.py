@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from xdet.checking.check import check
-from xdet.checking.placement import find_placement
+from xdet.checking.runtimes import find_placement
 from xdet.checking.selftest import run_selftest
 from xdet.conversion import convert
 from xdet.detection.detector import Detector

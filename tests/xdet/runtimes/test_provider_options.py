@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 
 from tests.xdet.finished_models import finished_model
-from xdet.checking.pair import with_options
+from xdet.checking.runtimes import with_options
 from xdet.cli.options import read_provider_options
 from xdet.detection.detector import Detector
 from xdet.errors import ModelError, RuntimeUnavailableError, UsageError

@@ -11,7 +11,7 @@ import pytest
 import xdet
 from tests.xdet.finished_models import finished_model, red_image
 from xdet.bench.run import plan_cases
-from xdet.checking import pair
+from xdet.checking import runtimes
 from xdet.errors import RuntimeUnavailableError, UsageError
 from xdet.model.file import ModelFile
 from xdet.runtimes.base import RuntimeChoices
@@ -79,10 +79,10 @@ def test_a_check_runs_it_with_its_limit_of_images_and_copies_for_its_thresholds(
 
 def test_a_check_names_it_where_it_could_be_added(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(RUNTIMES, "toy", replace(ROW, most_images=3))
-    told = {one.name: one.reason for one in pair.suggest_runtimes([])}
+    told = {one.name: one.reason for one in runtimes.suggest_runtimes([])}
     assert told["toy:wood"] == "name it in --runtimes (slow: 3 images)"
     monkeypatch.setitem(RUNTIMES, "toy", replace(ROW, package="no_such_package", extra="toy", checked=("wood",)))
-    told = {one.name: one.reason for one in pair.suggest_runtimes([])}
+    told = {one.name: one.reason for one in runtimes.suggest_runtimes([])}
     assert told["toy:wood"] == 'pip install "xdet[toy]"'
-    asked, _ = pair.split_runtimes(None, "tflite", None)
+    asked, _ = runtimes.split_runtimes(None, "tflite", None)
     assert "toy:wood" not in [one.name for one in asked]

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from converters.spec import DetectorSpec
     from xdet.checking.pair import OpenedPair
-    from xdet.checking.runs import OpenRuntimes, Run
+    from xdet.checking.runs import AllRuns, CheckInputs, Run
+    from xdet.checking.runtimes import OpenRuntimes
     from xdet.model.surgery import HeadEntry
     from xdet.runtimes.base import RuntimeChoices
 
@@ -262,6 +263,17 @@ PROBES: dict[str, Callable[[Bench], NDArray[np.float32] | None]] = {
     "highest values": highest_values,
     "smallest boxes": smallest_boxes,
 }
+
+
+def probe_all(inputs: CheckInputs, runs: AllRuns) -> list[Run]:
+    """What the runtimes of ``runs`` give for crafted heads."""
+    probing, probed = prepare_probes(inputs.pair), []
+    if probing is None:
+        return []
+    for choices, _ in runs.opened:
+        with runs.gaps.noting(f"{choices.name}, probes"):
+            probed.append(run_probes(probing, choices, inputs.runtimes))
+    return probed
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,12 +7,15 @@ the largest and in the mean difference. Where the conversion promises LiteRT XNN
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from converters.sources.tflite.operators import case_of
+from xdet.checking.layers import half_values
 from xdet.checking.result import Finding, HeadDistance, HistogramBar, PartVerdict
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
     from converters.spec import ModelDocument
     from xdet.checking.numbers.tflite_source import SourceGraph
+    from xdet.checking.pair import OpenedPair
     from xdet.checking.runs import Run
 
     Step = float | NDArray[np.float64]  # one, or one per value of a head that joins several outputs
@@ -33,7 +37,81 @@ LEAST_MAX, LEAST_MEAN = 1.0, 0.01
 # Where the bars of a histogram end: whole codes, and decades of the largest value.
 LSB_BARS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0, np.inf)
 FLOAT_BARS = (0.0, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, np.inf)
+HALF_NOT_EXACT = "no pair is declared exact: the model rounds to float16, and the source does not"
+NOT_EXACT = "no pair is declared exact: the source rounds every activation, and the model none (--dequantize)"
 FLOAT_BOUND = 1e-4  # of the head's largest magnitude: float32 sums of up to 9216 products, in another order
+
+
+@dataclass(frozen=True, eq=False)
+class HeadComparison:
+    """The raw heads of the model's runs beside those of the source's."""
+
+    all_sources: Sequence[Run]  # the source's runs
+    sources: Sequence[Run]  # those of them that saw all photographs
+    step: Step | None  # of the source's head; None for floats
+    exact: Mapping[str, HeadDistance]  # what must be equal: the distance by run
+    not_exact: str | None  # why nothing must be
+    near: Mapping[str, HeadDistance | None]  # by run, the distance from the nearest of the source's
+    limits: tuple[float, float] | None  # the most (max, mean) that the others may be off; None without a yardstick
+    uncompared: str | None  # why source and model do not compute the same numbers; None where they do
+
+    @property
+    def unit(self) -> str:
+        """Of all distances."""
+        return "LSB" if self.step is not None else "of the largest value"
+
+    @property
+    def witness(self) -> Run | None:
+        """The source's run whose boxes are the source's."""
+        return _named(self.sources, XNNPACK) or next(iter(self.sources), None)
+
+
+def compare_heads(pair: OpenedPair, of_model: Sequence[Run], of_source: Sequence[Run]) -> HeadComparison:
+    """Measure every run of the model against those of the source."""
+    document, graph, other = pair.document, pair.origin.graph, _other_numbers(pair)
+    all_sources = of_source if other is None else []
+    sources = on_most_images(all_sources)
+    step = None if graph is None else graph.head_step(document.spec.network_outputs)
+    exact: Mapping[str, HeadDistance] = {}
+    if document.float16 or document.dequantize:
+        not_exact: str | None = HALF_NOT_EXACT if document.float16 else NOT_EXACT
+    elif pair.origin.nodes is not None:
+        exact, not_exact = same_kernels(of_model, sources)
+    else:
+        not_exact, xnnpack = why_not_exact(document, graph), _named(sources, XNNPACK)
+        if not_exact is None and xnnpack is not None:
+            exact = {run.name: distance(run, xnnpack, step) for run in of_model if run.exact}
+    limits = None if pair.no_yardstick or document.dequantize else allowed(all_sources, step)
+    if (half := half_bound(pair)) is not None and limits is not None:
+        limits = half, half
+    near = {run.name: nearest(run, sources, step) for run in of_model}
+    return HeadComparison(all_sources, sources, step, exact, not_exact, near, limits, other)
+
+
+def _named(runs: Sequence[Run], name: str) -> Run | None:
+    return next((run for run in runs if run.name == name), None)
+
+
+def _other_numbers(pair: OpenedPair) -> str | None:
+    """Why the heads of source and model are not the same numbers: one of them alone rounds its activations."""
+    if pair.origin.rounds_at_run_time:
+        return (
+            "LiteRT rounds this source's float activations to 8 bits at run time, image by image, and the model does "
+            "not: compare accuracy with xdet eval"
+        )
+    if pair.origin.graph is not None or pair.origin.nodes is not None or pair.document.activations == "float32":
+        return None
+    return "the model was quantised at conversion: its head is not its float source's; compare accuracy with xdet eval"
+
+
+def half_bound(pair: OpenedPair) -> float | None:
+    """How far the head of a float16 model may be, as a fraction of its largest value; None for others.
+
+    Each operator rounds to 11 bits, weights and result, by up to 2^-10 together; such roundings add up like noise.
+    """
+    if not pair.document.float16:
+        return None
+    return 2.0**-10 * math.sqrt(max(len(half_values(pair.graph)), 1))
 
 
 def distance(first: Run, second: Run, step: Step | None) -> HeadDistance:
@@ -143,8 +221,7 @@ def same_kernels(runs: Sequence[Run], sources: Sequence[Run]) -> tuple[dict[str,
     ONNX Runtime may still fuse them in another way, since a model has operators in front and behind. Where that shows
     as no more than float32 sums in another order, nothing is declared exact.
     """
-    source = next((run for run in sources if run.name == ONNX_SOURCE), None)
-    ours = next((run for run in runs if run.name == ONNX_MODEL), None)
+    source, ours = _named(sources, ONNX_SOURCE), _named(runs, ONNX_MODEL)
     if source is None or ours is None:
         return {}, "ONNX Runtime's CPU kernels did not run with both files"
     found = distance(ours, source, None)

@@ -11,7 +11,7 @@ import pytest
 from converters.heads.base import BatchDetections
 from converters.heads.yolo_v2 import YoloV2
 from converters.spec import Anchors, DetectorSpec, ImageInput, Rescaling, Suppression, Thresholds
-from xdet.checking.heads.boxes import broken_rules
+from xdet.checking.heads import broken_rules
 
 AT = Thresholds(0.5, 0.5, 4)
 SPEC = DetectorSpec(

@@ -20,7 +20,7 @@ from tests.heads import yolo_v2
 from xdet.checking.check import check
 from xdet.checking.heads.probes import PROBES, craft_probes, find_pair, prepare_probes, run_probes
 from xdet.checking.pair import open_pair
-from xdet.checking.runs import OpenRuntimes
+from xdet.checking.runtimes import OpenRuntimes
 from xdet.errors import ModelError
 from xdet.model.graph import load_onnx, model_from_proto
 from xdet.model.surgery import HeadEntry, find_entry, pictures_of
