@@ -21,8 +21,8 @@ import zipfile
 import zlib
 from typing import TYPE_CHECKING
 
+from converters.description.config import load_mapping
 from converters.description.values import MAX_BYTES, check_class_names
-from converters.description.zoo_yaml import load_mapping
 from converters.errors import SourceFileError
 from converters.facts import FileMetadata
 from converters.spec import Rescaling

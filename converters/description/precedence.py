@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from converters.description.darknet import read_config
+from converters.description.config import ZooConfig, read_config
 from converters.description.priors import Priors, read_priors
-from converters.description.recognition import recognise
 from converters.description.sidecar import Sidecar, find_sidecar
 from converters.description.values import (
     ASSUMED,
@@ -30,9 +29,8 @@ from converters.description.values import (
     resolve_rescaling,
     settle_unit,
 )
-from converters.description.zoo_yaml import ZooConfig
 from converters.errors import OptionError
-from converters.heads import HEADS
+from converters.heads import HEADS, recognise
 from converters.spec import SIDECAR_SUFFIX, Anchors, Rescaling
 
 if TYPE_CHECKING:

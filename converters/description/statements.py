@@ -15,10 +15,9 @@ import numpy as np
 
 from converters.description.precedence import AllStatements
 from converters.description.priors import PriorStatement, require_option
-from converters.description.recognition import recognise, require_fit
 from converters.description.values import StatedUnit, check_class_names, located
 from converters.errors import OptionError, SourceFileError, attempt_all
-from converters.heads import HEADS
+from converters.heads import HEADS, recognise, require_fit
 from converters.heads.base import default_class_names, lists_to_tuples
 from converters.heads.yolo_v2 import Anchors, YoloV2, describe_fit, fitting_counts, grid_of
 from converters.spec import (
@@ -35,8 +34,8 @@ from converters.spec import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from converters.description.config import ZooConfig
     from converters.description.values import StatedAnchors
-    from converters.description.zoo_yaml import ZooConfig
     from converters.facts import PostProcess, SourceFacts
     from converters.heads.base import Head
 

@@ -122,7 +122,7 @@ def parse_anchors(text_or_path: str) -> SizesWh:
     if _ONLY_NUMBERS.fullmatch(text_or_path):
         with located(f"--anchors '{text_or_path}'", OptionError, f"; write them like {EXAMPLE}"):
             return sizes_from_text(text_or_path)
-    from converters.description.zoo_yaml import FAMILIES  # which reads its yaml with this module
+    from converters.description.config import FAMILIES  # which reads its yaml with this module
 
     if not names_a_file(text_or_path):
         if text_or_path in FAMILIES:

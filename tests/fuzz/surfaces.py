@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from converters.convert import convert_to_bytes
-from converters.description.darknet import read_config
+from converters.description.config import read_config
 from converters.description.sidecar import read_sidecar
 from converters.description.statements import SourceOptions
 from converters.description.values import parse_anchors, parse_class_names

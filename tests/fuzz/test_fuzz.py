@@ -54,7 +54,7 @@ def test_a_mutant_is_its_surface_seed_and_number() -> None:
     ("surface", "fix", "without", "first"),
     [
         ("keras", "converters.sources.keras.containers.DAMAGED_ZIP", (), 0),
-        ("yaml", "converters.description.zoo_yaml.MAX_NUMBER", 1 << 60, 2400),
+        ("yaml", "converters.description.config.MAX_NUMBER", 1 << 60, 2400),
         ("metadata", "converters.description.metadata._BROKEN_ZIP", (), 0),
         ("picture", "xdet.pictures.images._DAMAGED", (), 0),
     ],

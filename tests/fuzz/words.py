@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.convert import convert_to_bytes
-from converters.description.darknet import read_config
+from converters.description.config import read_config
 from converters.description.priors import READERS, PriorStatement, read_priors
 from converters.description.statements import SourceOptions, describe_source
 from converters.errors import ConversionError
@@ -159,7 +159,7 @@ def run_priors(path: Path) -> None:
 
 def make_cfg(random: Random) -> bytes:
     """Lines of a cfg exchanged, doubled, or with odd words; or bent bytes."""
-    from tests.converters.description.test_darknet import V2, V3
+    from tests.converters.description.test_config import V2, V3
 
     text = random.choice((V2, V3))
     if random.random() < 0.3:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from converters.description.config import ZooConfig
 from converters.description.precedence import AllStatements
 from converters.description.sidecar import Sidecar
 from converters.description.statements import SourceOptions, describe
-from converters.description.zoo_yaml import ZooConfig
 
 if TYPE_CHECKING:
     from converters.facts import SourceFacts

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from converters.description.config import FAMILIES, ZooConfig, zoo_config
 from converters.description.sidecar import Sidecar
 from converters.description.statements import SourceOptions, describe_source
 from converters.description.values import parse_rescaling
-from converters.description.zoo_yaml import FAMILIES, ZooConfig, zoo_config
 from converters.errors import OptionError, SourceFileError, UnsupportedModelError
 from converters.facts import SourceFacts, SourceOutput
 from converters.heads.yolo_v2 import YoloV2
@@ -28,7 +28,7 @@ from tests.heads import anchors_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from converters.description.zoo_yaml import Layout
+    from converters.description.config import Layout
 
 UINT8 = QuantParams.per_tensor(1 / 255, 0)
 

@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from converters.description.recognition import recognise
 from converters.description.sidecar import Sidecar
 from converters.description.statements import SourceOptions
 from converters.errors import OptionError
 from converters.facts import FileMetadata, SourceFacts, SourceOutput
-from converters.heads import HEADS
+from converters.heads import HEADS, recognise
 from converters.heads.blazeface import BlazeFace
 from converters.heads.decoded import YoloV5, YoloV8
 from converters.heads.fomo import Fomo
