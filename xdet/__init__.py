@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from xdet.checking.result import CheckResult
     from xdet.checking.selftest import SelfTest, run_selftest
     from xdet.conversion import convert, describe, describing_options
-    from xdet.detection.batch import detect_files, detect_to_file
+    from xdet.detection.batch import detect_files, detect_film_to_file, detect_frames, detect_to_file
     from xdet.detection.detector import Detector
     from xdet.detection.embedded import run_demo
-    from xdet.detection.film import detect_film_to_file, detect_frames
     from xdet.detection.parquet import open_results
     from xdet.detection.units import try_units
     from xdet.detections import Detection, Detections
@@ -52,10 +51,9 @@ _HOMES = {
     "xdet.checking.result": ("CheckResult",),
     "xdet.checking.selftest": ("SelfTest", "run_selftest"),
     "xdet.conversion": ("convert", "describe", "describing_options"),
-    "xdet.detection.batch": ("detect_files", "detect_to_file"),
+    "xdet.detection.batch": ("detect_files", "detect_film_to_file", "detect_frames", "detect_to_file"),
     "xdet.detection.embedded": ("run_demo",),
     "xdet.detection.detector": ("Detector",),
-    "xdet.detection.film": ("detect_film_to_file", "detect_frames"),
     "xdet.detection.parquet": ("open_results",),
     "xdet.detection.units": ("try_units",),
     "xdet.detections": ("Detection", "Detections"),

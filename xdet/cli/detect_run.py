@@ -13,8 +13,15 @@ from typing import TYPE_CHECKING
 import typer
 
 from xdet.cli.console import STDOUT, json_outputs, print_line, print_report, progress_bar, write_json
-from xdet.detection.batch import LABELS, detect_files, detect_to_file, detect_to_labels, label_paths, result_name
-from xdet.detection.film import detect_film_to_file
+from xdet.detection.batch import (
+    LABELS,
+    detect_files,
+    detect_film_to_file,
+    detect_to_file,
+    detect_to_labels,
+    label_paths,
+    result_name,
+)
 from xdet.detection.parquet import PARQUET_MARK, growing_path, open_results
 from xdet.detection.report import (
     DETECTIONS_SCHEMA,
@@ -34,8 +41,8 @@ from xdet.writing.text import format_pixels, format_score
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from xdet.detection.batch import FrameDetections
     from xdet.detection.detector import Detector
-    from xdet.detection.film import SeenFrame
     from xdet.detection.results import ResultsFile
     from xdet.pictures.video import Film
 
@@ -305,9 +312,9 @@ def _length(film: Film) -> int:
         return 0
 
 
-def _print_frame(name: str, seen: SeenFrame) -> None:
-    moment = f"{name}  {seen.frame.number:>6}  {seen.frame.time_s:>9.3f} s"
-    for box in seen.found:
+def _print_frame(name: str, each: FrameDetections) -> None:
+    moment = f"{name}  {each.frame.number:>6}  {each.frame.time_s:>9.3f} s"
+    for box in each.detections:
         corners = "  ".join(f"{format_pixels(value):>7}" for value in box.box_xyxy_px)
         print_line(f"{moment}  {box.class_name}  {format_score(box.score)}  {corners}")
 

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.xdet.films import write_film
 from tests.xdet.rtsp import streaming
 from tests.xdet.web import Site, serving
-from xdet.detection.film import SeenFrame, detect_film_to_file, detect_frames
+from xdet.detection.batch import FrameDetections, detect_film_to_file, detect_frames
 from xdet.detection.parquet import open_results
 from xdet.detection.results import results_header
 from xdet.errors import ImageError
@@ -33,8 +33,8 @@ def film(tmp_path: Path) -> Film:
     return Film.of_file(write_film(tmp_path / "f.mkv", REDS))
 
 
-def write(detector: Detector, film: Film, path: Path, **options: Any) -> list[SeenFrame]:
-    shown: list[SeenFrame] = []
+def write(detector: Detector, film: Film, path: Path, **options: Any) -> list[FrameDetections]:
+    shown: list[FrameDetections] = []
     with open_results(path, results_header(detector, None)) as results:
         detect_film_to_file(detector, film, results, show=shown.append, **options)
     return shown
@@ -70,8 +70,8 @@ def test_an_interrupted_film_goes_on_to_the_same_file(
 
 
 def test_ctrl_c_keeps_the_frames_of_a_file_and_is_raised(detector: Detector, film: Film, tmp_path: Path) -> None:
-    def interrupt(seen: SeenFrame) -> None:
-        if seen.frame.number == 4:
+    def interrupt(each: FrameDetections) -> None:
+        if each.frame.number == 4:
             raise KeyboardInterrupt
 
     path = tmp_path / "out.jsonl"
@@ -163,8 +163,8 @@ def test_rtsp_is_a_live_stream(detector: Detector, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_is_how_a_live_source_ends_and_all_is_kept(detector: Detector, tmp_path: Path) -> None:
-    def interrupt(seen: SeenFrame) -> None:
-        if seen.frame.number >= 3:
+    def interrupt(each: FrameDetections) -> None:
+        if each.frame.number >= 3:
             raise KeyboardInterrupt
 
     recording = tmp_path / "boxes.mp4"
