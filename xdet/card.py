@@ -52,33 +52,19 @@ TIMED = ("model", "runtime", "threads", "network", "head", "boxes", "ratio", "im
 
 @dataclass(frozen=True, slots=True)
 class CardRequest:
-    """What a card is made from.
+    """What a card is made from."""
 
-    Attributes:
-        source: the source model; ratios and differences refer to it.
-        models: finished models, and others worth comparing (the float network as an H5 file, say).
-        images: folder of the annotated photographs.
-        annotations: their boxes, a COCO json.
-        samples: photographs to draw boxes on, files or folders; empty takes the first ``SAMPLES`` of ``images``.
-        notes: Markdown by hand: what stands before its first heading opens the card, the rest closes it.
-        notes_name: name of the file that they were read from, for the command that repeats the card.
-        runtimes: such as ``"litert:xnnpack,onnxruntime:cpu"``; None is every one that works here.
-        protocol: of the average precision.
-        bench: threads, blocks and the rest.
-        source_options: what the files and sidecars of sources do not say.
-    """
-
-    source: Path
-    models: tuple[Path, ...]
-    images: Path
-    annotations: Path
-    samples: tuple[Path, ...] = ()
-    notes: str = ""
-    notes_name: str = "notes.md"
-    runtimes: str | None = None
-    protocol: ProtocolName = "coco"
-    bench: BenchOptions = field(default_factory=BenchOptions)
-    source_options: SourceOptions | None = None
+    source: Path  # the source model; ratios and differences refer to it
+    models: tuple[Path, ...]  # finished models, and others worth comparing (the float network as an H5 file, say)
+    images: Path  # folder of the annotated photographs
+    annotations: Path  # their boxes, a COCO json
+    samples: tuple[Path, ...] = ()  # photographs to draw boxes on, files or folders; empty: the first of ``images``
+    notes: str = ""  # Markdown by hand: what stands before its first heading opens the card, the rest closes it
+    notes_name: str = "notes.md"  # the file that they were read from, for the command that repeats the card
+    runtimes: str | None = None  # such as "litert:xnnpack,onnxruntime:cpu"; None is every one that works here
+    protocol: ProtocolName = "coco"  # of the average precision
+    bench: BenchOptions = field(default_factory=BenchOptions)  # threads, blocks and the rest
+    source_options: SourceOptions | None = None  # what the files and sidecars of sources do not say
 
     def __post_init__(self) -> None:
         if not self.models:

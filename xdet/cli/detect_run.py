@@ -51,27 +51,16 @@ ANYTHING = re.compile(b"")  # --resume looks at the file itself
 
 @dataclass(frozen=True)
 class DetectRun:
-    """What is detected in, and where results go.
+    """What is detected in, and where results go."""
 
-    Attributes:
-        images: photographs.
-        films: videos, cameras, streams; they come after the photographs.
-        json: the file of results; a folder for layouts of label files; None writes none.
-        layout: of ``--format``.
-        resume: go on with ``json``.
-        save: the folder of pictures and videos with boxes; None draws none.
-        engine: ``"local"`` or ``"ray"``.
-        actors: on Ray; None is one per processor of the cluster.
-    """
-
-    images: Sequence[Path | Address]
-    films: Sequence[Film]
-    json: Path | None
-    layout: str
-    resume: bool
-    save: Path | None
-    engine: str
-    actors: int | None
+    images: Sequence[Path | Address]  # photographs
+    films: Sequence[Film]  # videos, cameras, streams; they come after the photographs
+    json: Path | None  # the file of results; a folder for layouts of label files; None writes none
+    layout: str  # of ``--format``
+    resume: bool  # go on with ``json``
+    save: Path | None  # the folder of pictures and videos with boxes; None draws none
+    engine: str  # "local" or "ray"
+    actors: int | None  # on Ray; None is one per processor of the cluster
 
     @property
     def growing(self) -> Path | None:
@@ -87,11 +76,9 @@ class DetectRun:
     @cached_property
     def recordings(self) -> list[Path | None]:
         """Where each film goes with its boxes."""
-        return (
-            [None] * len(self.films)
-            if self.save is None
-            else [*recording_paths([f.name for f in self.films], self.save)]
-        )
+        if self.save is None:
+            return [None] * len(self.films)
+        return [*recording_paths([film.name for film in self.films], self.save)]
 
     @cached_property
     def labels(self) -> list[Path] | None:
@@ -123,12 +110,7 @@ class DetectRun:
         return [*results, *pictures, *recordings]
 
     def require_possible(self, *, described: bool, decode: str, force: bool) -> None:
-        """Refuse what cannot be done, before any work.
-
-        Raises:
-            UsageError, DataError: options that do not go together, or names that a file cannot hold.
-            RuntimeUnavailableError: a package is missing.
-        """
+        """Refuse what cannot be done, before any work: options that contradict, names that a file cannot hold."""
         of_ray = self._ray_problems(described=described, decode=decode) if self.engine == "ray" else ()
         of_results = self._label_problems() if self.layout in LABELS else self._json_problems(force=force)
         for problem in chain(of_ray, of_results, self._film_problems()):

@@ -42,11 +42,7 @@ class Timing:
     blocks: int = 5
 
     def options(self, **others: Any) -> BenchOptions:
-        """As ``xdet.run_benchmark`` takes them, with others.
-
-        Raises:
-            UsageError: ``threads`` are no numbers.
-        """
+        """As ``xdet.run_benchmark`` takes them, with others."""
         from xdet.bench import BenchOptions
 
         words = [word.strip() for word in self.threads.split(",")]

@@ -111,11 +111,7 @@ class Describing:
         return {field.name: value for field in fields(self) if (value := vars(self)[field.name]) != field.default}
 
     def options(self) -> SourceOptions | None:
-        """As the library takes it; None where nothing is said.
-
-        Raises:
-            ConversionError: a value that cannot be meant, or a file that cannot be read.
-        """
+        """As the library takes it; None where nothing is said."""
         from xdet.conversion import describing_options
 
         return describing_options(**self.keywords) if self.keywords else None
@@ -188,11 +184,7 @@ def _read_texts(declaration: Any) -> dict[str, tuple[str | None, str]]:
 
 
 def read_provider_options(words: list[str] | None) -> dict[str, str]:
-    """``KEY=VALUE`` words as a dictionary.
-
-    Raises:
-        UsageError: a word without a key or an equals sign, or a key that stands twice.
-    """
+    """``KEY=VALUE`` words as a dictionary."""
     options: dict[str, str] = {}
     for word in words or []:
         key, equals, value = word.partition("=")

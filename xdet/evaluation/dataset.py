@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,6 +18,7 @@ import numpy as np
 
 from converters.files import read_regular
 from xdet.errors import DataError
+from xdet.writing.text import reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -143,7 +145,7 @@ class _Reader:
     def read_images(self, entries: Sequence[Any]) -> None:
         self._left_out = {entry["id"] for entry in entries if isinstance(entry, dict) and _is_id(entry.get("id"))}
         for entry in self._sound("images", "bad_images", entries, self._image_fault):
-            if _is_file(self.folder / entry["file_name"]):
+            if os.path.isfile(self.folder / entry["file_name"]):  # noqa: PTH113 - Path.is_file raises for long names
                 self.entries[entry["id"]] = entry
                 self.truths[entry["id"]] = []
             else:
@@ -185,11 +187,11 @@ class _Reader:
             if not _is_id(entry.get("id")):
                 self._note(kind, f"{place} has the id {entry.get('id')!r:.60}, expected an integer of 64 bits")
                 continue
-            reason = fault(entry)
-            if reason is None:
+            problem = fault(entry)
+            if problem is None:
                 yield entry
             else:
-                self._note(kind, f"{place} (id {entry['id']}) {reason}")
+                self._note(kind, f"{place} (id {entry['id']}) {problem}")
 
     def _note(self, kind: str, message: str) -> None:
         self.problems.append(Problem(kind, message))
@@ -290,13 +292,6 @@ def _is_id(value: object) -> bool:
     return type(value) is int and -(2**63) <= value < 2**63
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # such as a name that is too long
-        return False
-
-
 def _size(entry: dict[str, Any]) -> tuple[int, int]:
     return int(entry["width"]), int(entry["height"])
 
@@ -309,8 +304,7 @@ def _read_bytes(path: Path) -> bytes:
     try:
         return read_regular(path, LARGEST_ANNOTATIONS)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"cannot read the annotations '{path}': {reason}; check the path") from error
+        raise DataError(f"cannot read the annotations '{path}': {reason(error)}; check the path") from error
 
 
 def _sections(data: bytes, path: Path) -> dict[str, list[Any]]:

@@ -52,24 +52,15 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True, slots=True)
 class EvaluationOptions:
-    """What decides the numbers, besides models and photographs.
+    """What decides the numbers, besides models and photographs."""
 
-    Attributes:
-        protocol: how detections are scored.
-        crowd: ``"ignore"``: neither to be found nor wrong to find; ``"drop"``: as if not annotated; ``"keep"``:
-            ordinary ground truth.
-        max_gt: leave out images with more ground truths than this; None keeps all.
-        truncate_input: feed what the zoo's truncating input quantisation makes of each pixel.
-        thresholds: of the detectors.
-        eval_iou: IoU with a ground truth from which on a detection is a hit, in the zoo's protocols; None for coco,
-            which takes the mean over ten of them.
-    """
-
-    protocol: ProtocolName
+    protocol: ProtocolName  # how detections are scored
+    # "ignore": neither to be found nor wrong to find; "drop": as if not annotated; "keep": ordinary ground truth
     crowd: CrowdRule
-    max_gt: int | None
-    truncate_input: bool
-    thresholds: Thresholds
+    max_gt: int | None  # leave out images with more ground truths than this; None keeps all
+    truncate_input: bool  # feed what the zoo's truncating input quantisation makes of each pixel
+    thresholds: Thresholds  # of the detectors
+    # IoU with a ground truth from which on a detection is a hit; None for coco, which takes the mean over ten of them
     eval_iou: float | None
 
     def __post_init__(self) -> None:
@@ -110,37 +101,21 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What ``evaluate`` gives.
+    """What ``evaluate`` gives."""
 
-    Attributes:
-        options: what decides the numbers.
-        annotations: the annotations' file.
-        annotations_sha256: of its bytes.
-        class_names: the classes that models and annotations share, as the annotations spell them.
-        num_images: photographs that counted.
-        num_truths: ground truths to find in them.
-        num_crowds: crowds in them that need not be found and are not wrong to find.
-        over_the_edge: boxes that reach more than a pixel over an edge (kept).
-        warning: what all boxes look like where that is not COCO's form, else None.
-        results: one per model, in the order of the call.
-        comparisons: every model but the first, against the first.
-        problems: everything that was left out because something is wrong with it.
-        ignored: everything that was left out for whatever reason: keys of ``dataset.IGNORED`` -> how many.
-    """
-
-    options: EvaluationOptions
-    annotations: str
-    annotations_sha256: str
-    class_names: tuple[str, ...]
-    num_images: int
-    num_truths: int
-    num_crowds: int
-    over_the_edge: int
-    warning: str | None
-    results: tuple[ModelResult, ...]
-    comparisons: tuple[Comparison, ...]
-    problems: tuple[Problem, ...]
-    ignored: dict[str, int]
+    options: EvaluationOptions  # what decides the numbers
+    annotations: str  # the annotations' file
+    annotations_sha256: str  # of its bytes
+    class_names: tuple[str, ...]  # that models and annotations share, as the annotations spell them
+    num_images: int  # photographs that counted
+    num_truths: int  # ground truths to find in them
+    num_crowds: int  # crowds in them that need not be found and are not wrong to find
+    over_the_edge: int  # boxes that reach more than a pixel over an edge (kept)
+    warning: str | None  # what all boxes look like where that is not COCO's form
+    results: tuple[ModelResult, ...]  # one per model, in the order of the call
+    comparisons: tuple[Comparison, ...]  # every model but the first, against the first
+    problems: tuple[Problem, ...]  # everything that was left out because something is wrong with it
+    ignored: dict[str, int]  # everything that was left out for whatever reason: keys of ``IGNORED`` -> how many
 
 
 def evaluate(

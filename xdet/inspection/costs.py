@@ -129,11 +129,11 @@ def plain_peak_bytes(network: Network) -> int:
     return _least_in_order(_Lives(network), alone)
 
 
-def best_peak(network: Network, *, most_states: int = MOST_STATES) -> Peak:
+def best_peak(network: Network) -> Peak:
     """The least peak; see the module's text."""
     lives = _Lives(network)
     moves = _moves(network, lives)
-    peak = _least_over_orders(lives, moves, most_states) if len(network.steps) <= MOST_STEPS else None
+    peak = _least_over_orders(lives, moves) if len(network.steps) <= MOST_STEPS else None
     return Peak(_least_in_order(lives, moves), exact=False) if peak is None else Peak(peak, exact=True)
 
 
@@ -278,17 +278,17 @@ class _Orders:
         return lambda name: not self.readers[name] & ~done
 
 
-def _least_over_orders(lives: _Lives, moves: Sequence[_Move], most_states: int) -> int | None:
+def _least_over_orders(lives: _Lives, moves: Sequence[_Move]) -> int | None:
     """Dijkstra over sets of finished steps, the largest sum on the way as its length.
 
-    None beyond ``most_states`` sets, and where operators wait for each other.
+    None beyond ``MOST_STATES`` sets, and where operators wait for each other.
     """
     orders, everything = _Orders(lives, moves), (1 << len(lives.steps)) - 1
     state = orders.first()
     peak, ways, visited = state.live, 0, {0}
     queue: list[tuple[int, int, int, _State, int]] = []  # peak, -steps done (deep first), way, from where, which move
     while state.done != everything:
-        if len(visited) > most_states or ways > WAYS_PER_STATE * most_states:
+        if len(visited) > MOST_STATES or ways > WAYS_PER_STATE * MOST_STATES:
             return None
         for number in state.ready:
             ways += 1

@@ -17,16 +17,10 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # longer than a dr
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An address of a picture or a film.
+    """An address of a picture or a film."""
 
-    Attributes:
-        url: as it was given.
-        in_store: a picture in a store that pyarrow reads, such as ``s3://bucket/photo.jpg``; the others are of the
-            schemes above.
-    """
-
-    url: str
-    in_store: bool = False
+    url: str  # as it was given
+    in_store: bool = False  # a picture that pyarrow reads, such as s3://bucket/photo.jpg; others are of schemes above
 
     def __post_init__(self) -> None:
         if self.in_store:

@@ -136,25 +136,15 @@ EXPECTED = (
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Prepared:
-    """An image on its way into a network.
+    """An image on its way into a network."""
 
-    Attributes:
-        name: as the caller gave it; ``ARRAY`` for an array.
-        size_wh: width and height of the photograph in pixels, after EXIF orientation where that was honoured.
-        pixels: uint8 ``(height, width, channels)``, as the network takes them.
-        placement: where the photograph stands in ``pixels``.
-        original: the photograph itself, uint8 ``(h, w, 3)``, where it was asked for; else None.
-        read_s: seconds that reading and decoding took; 0 for an array.
-        resize_s: seconds that stretching took.
-    """
-
-    name: str
-    size_wh: tuple[int, int]
-    pixels: NDArray[np.uint8]
-    placement: Placement
-    original: NDArray[np.uint8] | None = None
-    read_s: float = 0.0
-    resize_s: float = 0.0
+    name: str  # as the caller gave it; ``ARRAY`` for an array
+    size_wh: tuple[int, int]  # of the photograph in pixels, after EXIF orientation where that was honoured
+    pixels: NDArray[np.uint8]  # ``(height, width, channels)``, as the network takes them
+    placement: Placement  # where the photograph stands in ``pixels``
+    original: NDArray[np.uint8] | None = None  # the photograph itself, ``(h, w, 3)``, where it was asked for
+    read_s: float = 0.0  # seconds that reading and decoding took; 0 for an array
+    resize_s: float = 0.0  # seconds that stretching took
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,36 +67,22 @@ _FRAGMENTS = {"movflags": "+hybrid_fragmented", "frag_duration": "1000000"}  # o
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Frame:
-    """A frame of a video.
+    """A frame of a video."""
 
-    Attributes:
-        number: from 0, in the order of presentation.
-        time_s: since the first frame, by the video's time stamps.
-        pixels: uint8 ``(height, width, 3)``, RGB, upright.
-    """
-
-    number: int
-    time_s: float
-    pixels: NDArray[np.uint8]
+    number: int  # from 0, in the order of presentation
+    time_s: float  # since the first frame, by the video's time stamps
+    pixels: NDArray[np.uint8]  # ``(height, width, 3)``, RGB, upright
 
 
 @dataclass(frozen=True, slots=True)
 class Film:
-    """Where frames come from.
+    """Where frames come from."""
 
-    Attributes:
-        name: as results and messages call it.
-        place: what FFmpeg opens.
-        format: FFmpeg's reader; None where it is to find out.
-        options: handed to FFmpeg.
-        path: of a file; None for cameras and addresses.
-    """
-
-    name: str
-    place: str
-    format: str | None = None
-    options: Mapping[str, str] = field(default_factory=dict, compare=False)
-    path: Path | None = None
+    name: str  # as results and messages call it
+    place: str  # what FFmpeg opens
+    format: str | None = None  # FFmpeg's reader; None where it is to find out
+    options: Mapping[str, str] = field(default_factory=dict, compare=False)  # handed to FFmpeg
+    path: Path | None = None  # of a file; None for cameras and addresses
 
     @classmethod
     def of_file(cls, path: Path) -> Film:
