@@ -108,9 +108,7 @@ def machine_text(benchmark: Benchmark) -> str:
 
 def model_names(benchmark: Benchmark) -> list[str]:
     """Every result's model: its file name, with as many folders as tell different files apart."""
-    files = list(dict.fromkeys(result.model for result in benchmark.results))
-    names = dict(zip(files, image_names(files), strict=True))
-    return [names[result.model] for result in benchmark.results]
+    return image_names([result.model for result in benchmark.results])
 
 
 def conversion_tables(benchmark: Benchmark) -> list[tuple[Block, ...]]:

@@ -268,40 +268,37 @@ class ResultsFile:
         Raises:
             OutputError: it cannot be written.
         """
-        name, error = entry["image"], entry.get("error")
-        if error is not None and self.errors.get(name) == one_line(error) and self.done.get(name) == entry["sha256"]:
+        image, error = NamedImage.of_entry(entry), entry.get("error")
+        held = self.done.get(image.name), self.errors.get(image.name)
+        if error is not None and held == (image.sha256, one_line(error)):
             return
         self._file.append(encode_text(self._layout.lines(entry)))
-        self._note(entry)
+        self._note(image, error)
 
-    def _note(self, entry: Mapping[str, Any]) -> None:
-        name, sha256, frame, error = entry["image"], entry["sha256"], entry.get("frame"), entry.get("error")
-        if frame is not None:
-            self._films[name] = (sha256, frame + 1)
+    def _note(self, image: NamedImage, error: str | None) -> None:
+        if image.frame is not None:
+            self._films[image.name] = (image.sha256, image.frame + 1)
             return
-        self.done[name] = sha256
-        self.errors.pop(name, None)
+        self.done[image.name] = image.sha256
+        self.errors.pop(image.name, None)
         if error:
-            self.errors[name] = one_line(error)
+            self.errors[image.name] = one_line(error)
 
-    def _forget(self, record: str) -> None:
-        sha256, frame, name = record.split(" ", 2)
-        if frame != "-":
-            self._films[name] = (sha256, int(frame))
+    def _forget(self, image: NamedImage) -> None:
+        if image.frame is not None:
+            self._films[image.name] = (image.sha256, image.frame)
         else:
-            self.done.pop(name, None)
-            self.errors.pop(name, None)
+            self.done.pop(image.name, None)
+            self.errors.pop(image.name, None)
 
-    def _read_line(self, line: bytes) -> str | None:
+    def _read_line(self, line: bytes) -> NamedImage | None:
         try:
             entry = self._layout.read(line)
         except (ValueError, LookupError, TypeError, OverflowError, RecursionError, csv.Error):
             return None
-        if " " in entry["sha256"]:
-            return None
-        self._note(entry)
-        frame = entry.get("frame")
-        return f"{entry['sha256']} {'-' if frame is None else frame} {entry['image']}"
+        image = NamedImage.of_entry(entry)
+        self._note(image, entry.get("error"))
+        return image
 
 
 def require_names(path: Path, names: Sequence[str]) -> None:

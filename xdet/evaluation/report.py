@@ -141,9 +141,7 @@ def problem_lines(problems: Sequence[Problem]) -> list[str]:
 
 def model_names(evaluation: Evaluation) -> list[str]:
     """The models' file names, with as many folders as tell them apart, and the runtime where one file ran twice."""
-    files = list(dict.fromkeys(result.file for result in evaluation.results))
-    short = dict(zip(files, image_names(files), strict=True))
-    names = [short[result.file] for result in evaluation.results]
+    names = image_names([result.file for result in evaluation.results])
     return [
         name if names.count(name) == 1 else f"{name} ({result.runtime})"
         for name, result in zip(names, evaluation.results, strict=True)

@@ -16,7 +16,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from converters.files import MARK_BYTES, WRITE_ERRORS, open_regular, refuse_replacing, write_problem, write_whole
 from xdet.errors import DataError, OutputError, UsageError
@@ -203,8 +203,8 @@ class AppendedFile:
         path: the file.
         header: its first bytes, whole lines.
         line_start: how every further line begins; b"" where lines begin in any way.
-        read_line: takes a line that is there, without its end; gives whose record it belongs to, or None if it is none
-            of ours.
+        read_line: takes a line that is there, without its end; gives its record, equal for all lines of one, or None
+            if it is none of ours.
         what: what a line is, for messages.
         advice: what to do about a file of another kind, and about one that cannot be written.
         redo_last: cut off the lines of the last record, too: where a record has several, some may be missing.
@@ -226,7 +226,7 @@ class AppendedFile:
         header: bytes,
         *,
         line_start: bytes,
-        read_line: Callable[[bytes], str | None],
+        read_line: Callable[[bytes], object],
         what: str,
         advice: tuple[str, str],
         redo_last: bool = False,
@@ -234,7 +234,7 @@ class AppendedFile:
         alone: bool = False,
         anew: bool = False,
     ) -> None:
-        self.cut: str | None = None
+        self.cut: Any = None
         self._path = path
         self._unlike = f"is no {what}; {advice[0]}"
         with ExitStack() as lock:
@@ -272,8 +272,8 @@ class AppendedFile:
             raise OutputError(f"cannot write '{self._path}': only a part of a line fits; make room on the disk")
 
     def _read(
-        self, header: bytes, line_start: bytes, read_line: Callable[[bytes], str | None], *, headless: bool
-    ) -> tuple[int, tuple[int, str | None]]:
+        self, header: bytes, line_start: bytes, read_line: Callable[[bytes], object], *, headless: bool
+    ) -> tuple[int, tuple[int, object]]:
         """Where the whole records end, where the last of them begins, and whose it is.
 
         A foreign file may be of any kind and size, so its beginning is looked at first.
@@ -287,7 +287,7 @@ class AppendedFile:
                 file.seek(0)
             elif start:
                 raise self._problem(1)
-            last: tuple[int, str | None] = (end, None)
+            last: tuple[int, object] = (end, None)
             for line in file:
                 number += 1
                 if not line.endswith(b"\n"):

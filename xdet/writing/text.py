@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -128,16 +128,14 @@ def printable(text: str) -> str:
 
 
 def image_names(images: Sequence[str]) -> list[str]:
-    """Names without folders; equal ones keep as many parents as tell them apart, with ``/`` between folders."""
-    parts = [PurePath(image).parts or (image,) for image in images]
-    kept = [1] * len(parts)
+    """Names without folders; of different files they have as many parents as tell them apart, ``/`` between folders."""
+    parts = {image: PurePath(image).parts or (image,) for image in images}
+    kept = dict.fromkeys(images, 1)
     while True:
-        names = [PurePath(*path[-count:]).as_posix() for path, count in zip(parts, kept, strict=True)]
-        owners: defaultdict[str, list[int]] = defaultdict(list)
-        for index, name in enumerate(names):
-            owners[name].append(index)
-        longer = [i for group in owners.values() if len(group) > 1 for i in group if kept[i] < len(parts[i])]
+        names = {image: PurePath(*parts[image][-count:]).as_posix() for image, count in kept.items()}
+        owners = Counter(names.values())
+        longer = [image for image, name in names.items() if owners[name] > 1 and kept[image] < len(parts[image])]
         if not longer:
-            return names
-        for index in longer:
-            kept[index] += 1
+            return [names[image] for image in images]
+        for image in longer:
+            kept[image] += 1

@@ -130,7 +130,7 @@ def test_only_ascii_digits_make_an_integer_id() -> None:
         (["x/a.png", "y/a.png", "y/b.png"], ["x/a.png", "y/a.png", "b.png"]),
         (["x/z/a.png", "y/z/a.png"], ["x/z/a.png", "y/z/a.png"]),
         (["a.png", "y/a.png"], ["a.png", "y/a.png"]),
-        (["a.png", "a.png"], ["a.png", "a.png"]),
+        (["x/a.png", "x/a.png"], ["a.png", "a.png"]),
         ([""], ["."]),
     ],
     ids=["different", "one folder up", "two folders up", "one without folder", "the same twice", "no name"],
