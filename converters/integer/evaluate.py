@@ -14,6 +14,7 @@ These are measured sensitivities, not proofs; docs/selftest.md has them beside w
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -165,6 +166,9 @@ KERNELS: dict[str, Callable[[ir.Node, Inputs], Value | list[Value]]] = {
 
 
 NEAR_TIE = 2.0**-6
+SHIFTS = (NEAR_TIE, -NEAR_TIE)
+Head = tuple[list[Quantized], tuple[str, ...]]
+"""The codes of the raw outputs, and the values that were rounded from float32 arithmetic."""
 
 
 def attempt_golden_vector(
@@ -186,12 +190,18 @@ def golden_vector(graph: ir.Graph, head: Sequence[str], spec: DetectorSpec) -> G
         NotEvaluatedError: an operator has no kernel, or an output is not quantised.
     """
     picture = golden_image(spec.image.height, spec.image.width, channels=spec.image.channels)
-    outputs, inexact = _head(graph, head, picture, Rounding())
+
+    def heads(*roundings: Rounding) -> list[Head]:
+        with ThreadPoolExecutor(len(roundings)) as pool:  # numpy lets other threads run
+            return list(pool.map(lambda rounding: _head(graph, head, picture, rounding), roundings))
+
+    (outputs, inexact), *moved = heads(Rounding(), *(Rounding(shift, shift) for shift in SHIFTS))
+    barely_moved = heads(*(Rounding(0.0, shift) for shift in SHIFTS)) if inexact else None
     return make_vector(
         [_raw_codes(output) for output in outputs],
         room_bytes=sum(value.const_value.nbytes for value in graph.initializers.values() if value.const_value),
-        bound_lsb=_largest_change(graph, head, picture, outputs, exact=False) if inexact else 0,
-        other_kernels_lsb=_largest_change(graph, head, picture, outputs, exact=True),
+        bound_lsb=0 if barely_moved is None else _largest_change(outputs, barely_moved),
+        other_kernels_lsb=_largest_change(outputs, moved),
     )
 
 
@@ -201,22 +211,14 @@ def _raw_codes(output: Quantized) -> RawCodes:
     return RawCodes(codes, np.float32(output.scale), int(output.zero_point) + shift)
 
 
-def _largest_change(
-    graph: ir.Graph, head: Sequence[str], picture: NDArray[np.uint8], outputs: Sequence[Quantized], *, exact: bool
-) -> int:
+def _largest_change(outputs: Sequence[Quantized], moved: Sequence[Head]) -> int:
     """Twice the largest change of a head's code when near-ties fall the other way, at least 1."""
-    worst = 0
-    for shift in (NEAR_TIE, -NEAR_TIE):
-        moved, _ = _head(graph, head, picture, Rounding(shift if exact else 0.0, shift))
-        for one, other in zip(moved, outputs, strict=True):
-            worst = max(worst, int(np.abs(one.codes.astype(np.int16) - other.codes).max()))
+    pairs = [pair for others, _ in moved for pair in zip(others, outputs, strict=True)]
+    worst = max(int(np.abs(one.codes.astype(np.int16) - other.codes).max()) for one, other in pairs)
     return max(1, 2 * worst)
 
 
-def _head(
-    graph: ir.Graph, head: Sequence[str], picture: NDArray[np.uint8], rounding: Rounding
-) -> tuple[list[Quantized], tuple[str, ...]]:
-    """The codes of the raw outputs, and the values that were rounded from float32 arithmetic."""
+def _head(graph: ir.Graph, head: Sequence[str], picture: NDArray[np.uint8], rounding: Rounding) -> Head:
     evaluation = evaluate(graph, {str(graph.inputs[0].name): picture}, head, rounding=rounding)
     outputs = []
     for name in head:

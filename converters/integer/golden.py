@@ -1,6 +1,6 @@
 """Golden vectors: a picture that is computed from a seed, and the head's codes that exact integer kernels give for it.
 
-The picture is not stored. ``golden_image`` computes it in 64-bit integers alone (splitmix64 of the position, no
+The picture is not stored. ``golden_image`` computes it in integers alone (splitmix64 of the position, no
 library's generator), so it is the same on every platform and version of numpy. It is built to reach what photographs
 reach, and what they do not:
 
@@ -76,21 +76,23 @@ def _random_bytes(count: int, seed: int) -> NDArray[np.uint8]:
 
 def _smooth(height: int, width: int, seed: int) -> NDArray[np.uint8]:
     """Random values on grids of several cell sizes, interpolated and added, uint8 ``(height, width, 3)``."""
-    total = np.zeros((height, width, 3), np.int64)
+    total = np.zeros((height, width, 3), np.int32)
     for octave, cell in enumerate(CELLS):
         rows, columns = height // cell + 2, width // cell + 2
         grid = _random_bytes(rows * columns * 3, seed + 16 * (octave + 1)).reshape(rows, columns, 3)
-        lines = _interpolated(grid.astype(np.int64) - 128, height, cell)
-        patch = _interpolated(lines.swapaxes(0, 1), width, cell).swapaxes(0, 1)
-        total += patch // (cell * cell << octave)  # finer is fainter
+        lines = _interpolated(grid.astype(np.int32) - 128, height, cell, axis=0)
+        patch = _interpolated(lines, width, cell, axis=1)
+        total += patch >> (2 * (cell.bit_length() - 1) + octave)  # by cell * cell, a power of two; finer is fainter
     return np.clip(total + 128, 0, 255).astype(np.uint8)
 
 
-def _interpolated(grid: NDArray[np.int64], size: int, cell: int) -> NDArray[np.int64]:
-    """Linear interpolation along the first axis, times ``cell``, in integers."""
-    index, part = np.divmod(np.arange(size), cell)
-    part = part.reshape(-1, *[1] * (grid.ndim - 1))
-    return np.asarray(grid[index] * (cell - part) + grid[index + 1] * part)
+def _interpolated(grid: NDArray[np.int32], size: int, cell: int, *, axis: int) -> NDArray[np.int32]:
+    """Linear interpolation along an axis, times ``cell``, in integers: at most 2^19 for bytes along two axes."""
+    index, part = np.divmod(np.arange(size, dtype=np.int32), np.int32(cell))
+    lines = np.diff(grid, axis=axis).take(index, axis)
+    lines *= part.reshape([-1 if each == axis else 1 for each in range(grid.ndim)])
+    lines += (grid * cell).take(index, axis)
+    return np.asarray(lines)
 
 
 def _draw_rectangles(picture: NDArray[np.uint8], seed: int) -> None:

@@ -35,7 +35,8 @@ class Quantized:
     @property
     def relative(self) -> NDArray[np.int32]:
         """int32 codes minus the zero-point."""
-        return np.asarray(self.codes.astype(np.int32) - _along(self.zero_point, self.axis, self.codes.ndim), np.int32)
+        zero_point = _along(self.zero_point, self.axis, self.codes.ndim)
+        return np.asarray(np.subtract(self.codes, zero_point, dtype=np.int32))
 
     def with_codes(self, codes: NDArray[Any]) -> Quantized:
         """Other codes, read alike."""
@@ -155,7 +156,7 @@ def quantize_value(value: Value, like: Quantized, rounding: Rounding) -> NDArray
             return _rounded(steps, like, rounding.offset(exact=True))
         case _:
             reals = to_reals(value)
-            steps = reals.array.astype(np.float32) / like.scale.reshape(())
+            steps = np.asarray(reals.array.astype(np.float32) / like.scale.reshape(()))
             return _rounded(steps, like, rounding.offset(exact=is_settled(value, like)))
 
 
@@ -180,8 +181,9 @@ def tabulate(value: Quantized) -> Tabulated:
 def _rounded(steps: NDArray[np.float32], like: Quantized, offset: np.float32) -> NDArray[Any]:
     """Codes from float32 ``real / scale``: half to even, plus the zero-point, clamped. Overwrites ``steps``."""
     info, zero_point = np.iinfo(like.codes.dtype), float(like.zero_point)
-    if offset:
-        steps = steps + offset
+    steps += offset
     # clamped first, as kernels do: a float beyond int32 has no integer to be rounded to
-    steps = np.clip(steps, np.float32(info.min - zero_point), np.float32(info.max - zero_point))
-    return (np.rint(steps) + np.float32(zero_point)).astype(like.codes.dtype)
+    np.clip(steps, np.float32(info.min - zero_point), np.float32(info.max - zero_point), out=steps)
+    np.rint(steps, out=steps)
+    steps += np.float32(zero_point)
+    return steps.astype(like.codes.dtype)

@@ -126,6 +126,11 @@ def test_sums_are_rounded_half_to_even_and_clamped(sums: int, expected: int) -> 
     assert quantize_value(value, like, Rounding()).tolist() == [[expected]]
 
 
+def test_a_lone_number_is_rounded_too() -> None:
+    like = Quantized(np.empty(0, np.uint8), np.array(1.0, np.float32), np.array(0, np.int32))
+    assert quantize_value(Reals(np.array(2.5, np.float32)), like, Rounding()).item() == 2
+
+
 def test_a_moved_decision_changes_near_ties_alone() -> None:
     like = Quantized(np.empty(0, np.uint8), np.array(1.0, np.float32), np.array(0, np.int32))
     value = Reals(np.array([1.49, 1.4, 2.5, 2.6], np.float32))
