@@ -90,7 +90,8 @@ class GraphWriter:
     def constant(self, array: NDArray[Any] | np.generic, name: str) -> ir.Value:
         """Add an initialiser holding ``array`` in its own dtype."""
         unique = self.unique(name)
-        tensor = ir.tensor(np.ascontiguousarray(array) if np.ndim(array) else np.asarray(array), name=unique)
+        # not ir.tensor, which asks 0.1 ms long what kind of array it is
+        tensor = ir.Tensor(np.ascontiguousarray(array) if np.ndim(array) else np.asarray(array), name=unique)
         kind, shape = ir.TensorType(tensor.dtype), ir.Shape(np.shape(array))
         value = ir.Value(name=unique, type=kind, shape=shape, const_value=tensor)
         self.graph.register_initializer(value)

@@ -59,17 +59,17 @@ def stamp_opset(model: ir.Model, requested: int | None) -> None:
     Raises:
         OptionError: the requested opset does not take the graph; names the operators.
     """
-    taking = [opset for opset in IR_VERSIONS if not refused_nodes(model.graph, opset)]
-    if requested is not None and requested not in taking:
-        refused: dict[str, str] = {}
-        for node in refused_nodes(model.graph, requested):
-            refused.setdefault(node.op_type, str(node.outputs[0].name))
+    taking = (opset for opset in IR_VERSIONS if all(_takes(opset, node) for node in model.graph))  # looked at on demand
+    refused: dict[str, str] = {}
+    for node in () if requested is None else refused_nodes(model.graph, requested):
+        refused.setdefault(node.op_type, str(node.outputs[0].name))
+    if refused:
         named = ", ".join(f"{op_type} (first {name!r})" for op_type, name in refused.items())
         raise OptionError(
             f"`opset` {requested} does not have {named} as this graph needs it; choose among "
             f"{', '.join(map(str, taking))}, or leave `opset` out for the lowest"
         )
-    opset = requested or min(taking, default=model.graph.opset_imports[""])
+    opset = requested or next(taking, model.graph.opset_imports[""])
     model.graph.opset_imports[""], model.ir_version = opset, IR_VERSIONS[opset]
     for node in model.graph:
         if opset < AXES_BY_OPERAND.get(node.op_type, 0) and (axes := _constant_axes(node)) is not None:

@@ -154,7 +154,7 @@ class Finished:
     """Everything a promise may look at."""
 
     model: ir.Model
-    proto: onnx.ModelProto  # the same as it will be serialised
+    data: bytes  # the same, serialised
     document: ModelDocument  # its metadata
     batch: int | str  # images per call, or the name of the dynamic dimension
 
@@ -163,12 +163,12 @@ Promise = Callable[[Finished], Iterator[str]]
 """Yields one sentence per place where the promise is broken."""
 
 
-def require_contract(model: ir.Model, proto: onnx.ModelProto, *, batch: int | str, canonical: bool = True) -> None:
+def require_contract(model: ir.Model, data: bytes, *, batch: int | str, canonical: bool = True) -> None:
     """Check a finished model against docs/contract.md.
 
     Args:
         model: the graph with its metadata.
-        proto: the same as it will be serialised.
+        data: the same, serialised.
         batch: images per call, or the name of the dynamic dimension.
         canonical: whether the network is in the form of ``converters.graph``; a foreign translator's is not.
 
@@ -179,7 +179,7 @@ def require_contract(model: ir.Model, proto: onnx.ModelProto, *, batch: int | st
         document = ModelDocument.from_json(model.metadata_props.get(METADATA_KEY, ""))
     except ValueError as error:
         raise ContractError(_complaint([f"metadata: {error}"])) from error
-    finished = Finished(model, proto, document, batch)
+    finished = Finished(model, data, document, batch)
     quantized = canonical and document.activations != "float32"
     promises = (*PROMISES, *QUANTIZED_PROMISES) if quantized else PROMISES
     problems = [problem for promise in promises for problem in promise(finished)]
@@ -195,7 +195,7 @@ def _complaint(problems: Sequence[str]) -> str:
 def passes_the_checker(finished: Finished) -> Iterator[str]:
     """``onnx.checker`` accepts the file, and shape inference contradicts no shape that it states."""
     try:
-        onnx.checker.check_model(finished.proto, full_check=True)
+        onnx.checker.check_model(finished.data, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         yield f"onnx.checker: {error}"
 

@@ -31,8 +31,6 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-import yaml
-
 from converters.description.values import (
     SizesWh,
     check_class_names,
@@ -49,6 +47,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    import yaml
+
     from converters.description.values import StatedUnit
     from converters.heads.yolo_v2 import AnchorUnit
 
@@ -62,6 +62,8 @@ _SHAPE = re.compile(r"\s*[\[(]\s*([0-9]{1,6})\s*,\s*([0-9]{1,6})\s*,\s*([0-9]{1,
 
 def load_mapping(text: str, where: str) -> Mapping[str, object]:
     """Load one yaml document that must be a mapping."""
+    import yaml  # 7 ms, in conversions of which few read a yaml
+
     try:
         _refuse_what_explodes(text, where)
         data = yaml.safe_load(text)
@@ -76,6 +78,8 @@ def load_mapping(text: str, where: str) -> Mapping[str, object]:
 
 
 def _refuse_what_explodes(text: str, where: str) -> None:
+    import yaml
+
     depth = 0
     resolver = yaml.resolver.Resolver()
     for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
@@ -97,6 +101,8 @@ def _refuse_what_explodes(text: str, where: str) -> None:
 
 def _is_long_number(event: yaml.Event, resolver: yaml.resolver.Resolver) -> bool:
     """Whether the parser would make more of a long text than a text."""
+    import yaml
+
     if not isinstance(event, yaml.ScalarEvent) or not event.implicit[0] or len(event.value) <= MAX_NUMBER:
         return False
     return str(resolver.resolve(yaml.ScalarNode, event.value, (True, False))) != "tag:yaml.org,2002:str"

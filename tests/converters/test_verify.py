@@ -43,7 +43,7 @@ def model_of(data: bytes) -> ir.Model:
 
 
 def check(model: ir.Model, *, batch: int | str = 1) -> None:
-    require_contract(model, ir.to_proto(model), batch=batch)
+    require_contract(model, ir.to_proto(model).SerializeToString(), batch=batch)
 
 
 def first(model: ir.Model, op_type: str) -> ir.Node:
