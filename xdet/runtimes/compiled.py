@@ -15,10 +15,12 @@ import numpy as np
 from converters._ir import ir
 from converters.graph import cut_graph, infer_shapes
 from converters.spec import DETECTION_OUTPUTS, IMAGE, THRESHOLD_INPUTS
+from converters.spec.contract import OTHER_RUNTIMES
+from xdet.errors import import_extra
 from xdet.model.file import read_document
 from xdet.model.graph import load_onnx, model_from_proto
 from xdet.model.wire import freeze_thresholds
-from xdet.runtimes.base import vendor_errors
+from xdet.runtimes.base import require_release, vendor_errors
 from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names
 
 if TYPE_CHECKING:
@@ -35,13 +37,23 @@ if TYPE_CHECKING:
 class CompiledRuntime(FinishedModelRuntime):
     """A finished model that is compiled for a set of outputs; for one thread at a time.
 
-    Subclasses give ``_program``, ``_errors`` and the two constants.
+    Subclasses give ``_program``, ``_errors`` and the constants.
+
+    Raises:
+        MissingExtraError: the back end is not installed.
+        RuntimeUnavailableError: it is older than ``OTHER_RUNTIMES`` says.
     """
 
-    TITLE: ClassVar[str]
+    TITLE: ClassVar[str]  # of the back end, for messages
+    EXTRA: ClassVar[str]  # of xdet, which installs it; its name in OTHER_RUNTIMES, too
+    MODULE: ClassVar[str]  # to import
+    WHY: ClassVar[str]  # older ones will not do
     ADVICE: ClassVar[str] = "see that the file is a complete ONNX model"
 
     def __init__(self, model: ModelFile, choices: RuntimeChoices) -> None:
+        self._package = import_extra(self.MODULE, self.TITLE, self.EXTRA)
+        self.release = self._release()
+        require_release(self.TITLE, self.release, OTHER_RUNTIMES[self.EXTRA], extra=self.EXTRA, why=self.WHY)
         document = read_document(model.data, file=model.file)
         constants = model.data
         if document.spec.gives_boxes and not document.freeze_thresholds:
@@ -54,6 +66,9 @@ class CompiledRuntime(FinishedModelRuntime):
         boxes = DETECTION_OUTPUTS if document.spec.gives_boxes else ()
         # a decoder alone has its raw outputs as inputs
         self._showing((*boxes, *(name for name in self._raw_names if name in self._value_names)))
+
+    def _release(self) -> str:
+        return str(self._package.__version__)
 
     @abc.abstractmethod
     def _program(self, model: ir.Model, names: tuple[str, ...]) -> Program:

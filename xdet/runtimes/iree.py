@@ -17,9 +17,7 @@ import numpy as np
 
 from converters._ir import ir
 from converters.graph import GraphWriter, infer_shapes
-from converters.spec.contract import OTHER_RUNTIMES
 from xdet.errors import RuntimeUnavailableError, import_extra
-from xdet.runtimes.base import require_release
 from xdet.runtimes.compiled import CompiledRuntime, as_file
 
 if TYPE_CHECKING:
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
     from xdet.runtimes.base import RuntimeChoices
     from xdet.runtimes.compiled import Program
 
-OLDEST = OTHER_RUNTIMES["iree"]
-WHY = "older ones do not compile the suppression of boxes"
 BACK_END = "llvm-cpu"
 FOR_THIS_PROCESSOR = ("--iree-llvmcpu-target-cpu=host",)
 
@@ -38,7 +34,11 @@ FOR_THIS_PROCESSOR = ("--iree-llvmcpu-target-cpu=host",)
 class IreeRuntime(CompiledRuntime):
     """A finished model, compiled by IREE."""
 
-    TITLE = "IREE"
+    TITLE, EXTRA, MODULE = "IREE", "iree", "iree.compiler"
+    WHY = "older ones do not compile the suppression of boxes"
+
+    def _release(self) -> str:
+        return metadata.version("iree-base-compiler")
 
     def _errors(self) -> tuple[type[Exception], ...]:
         from iree.compiler.extras.onnx_importer import OnnxImportError
@@ -55,7 +55,7 @@ class IreeRuntime(CompiledRuntime):
                 f"{self.spec.competing_classes} classes one by one; convert the source again with `head` none or "
                 f"`class_agnostic`, or use another runtime"
             )
-        rt = _runtime()
+        rt = import_extra("iree.runtime", self.TITLE, self.EXTRA)
         config = rt.Config("local-sync" if self.threads == 1 else "local-task")
         context = rt.SystemContext(config=config)
         _move_boxes_of_no_area_apart(model)
@@ -74,8 +74,6 @@ class IreeRuntime(CompiledRuntime):
 
 def open_model(model: ModelFile, choices: RuntimeChoices) -> IreeRuntime:
     """Compile a finished model."""
-    _runtime()
-    require_release("IREE", metadata.version("iree-base-compiler"), OLDEST, extra="iree", why=WHY)
     return IreeRuntime(model, choices)
 
 
@@ -128,8 +126,3 @@ def _first_error(text: str) -> str:
     """The compiler's first complaint: behind it follow whole graphs."""
     errors = [line.partition("error: ")[2] for line in text.splitlines() if "error: " in line]
     return errors[0] if errors else text[:400]
-
-
-def _runtime() -> Any:
-    import_extra("iree.compiler", "IREE", "iree")
-    return import_extra("iree.runtime", "IREE", "iree")

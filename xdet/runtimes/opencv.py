@@ -15,9 +15,7 @@ import numpy as np
 
 from converters.integer.golden import GENERATOR, compare_head, golden_image
 from converters.spec import IMAGE
-from converters.spec.contract import OTHER_RUNTIMES
-from xdet.errors import RuntimeUnavailableError, import_extra
-from xdet.runtimes.base import require_release
+from xdet.errors import RuntimeUnavailableError
 from xdet.runtimes.compiled import CompiledRuntime, as_file
 
 if TYPE_CHECKING:
@@ -28,21 +26,23 @@ if TYPE_CHECKING:
     from xdet.runtimes.base import RuntimeChoices
     from xdet.runtimes.compiled import Program
 
-OLDEST = OTHER_RUNTIMES["opencv"]
 ENGINE = "OPENCV_FORCE_DNN_ENGINE"  # an environment variable that overrules the engine asked for
-WHY = "older ones, and the classic engine, compute quantised heads up to 35 steps off without a word"
 
 
 class OpenCvRuntime(CompiledRuntime):
     """A finished model in OpenCV."""
 
-    TITLE = "OpenCV"
+    TITLE, EXTRA, MODULE = "OpenCV", "opencv", "cv2"
+    WHY = "older ones, and the classic engine, compute quantised heads up to 35 steps off without a word"
 
     def _errors(self) -> tuple[type[Exception], ...]:
-        return (_opencv().error, RuntimeError, ValueError, TypeError, MemoryError)
+        return (self._package.error, RuntimeError, ValueError, TypeError, MemoryError)
 
     def _program(self, model: ir.Model, names: tuple[str, ...]) -> Program:
-        cv2 = _opencv()
+        cv2 = self._package
+        forced, own = os.environ.get(ENGINE), str(cv2.dnn.ENGINE_NEW)
+        if forced not in (None, own):
+            raise RuntimeUnavailableError(f"{ENGINE} is {forced!r}, expected none or {own!r}: {self.WHY}; unset it")
         if self.threads is not None:
             cv2.setNumThreads(self.threads)
         data = np.frombuffer(as_file(model), np.uint8)
@@ -65,19 +65,12 @@ def open_model(model: ModelFile, choices: RuntimeChoices) -> OpenCvRuntime:
         RuntimeUnavailableError: OpenCV is too old, the environment asks for the classic engine, or OpenCV computes this
             file wrong.
     """
-    cv2 = _opencv()
-    require_release("OpenCV", cv2.__version__, OLDEST, extra="opencv", why=WHY)
-    forced = os.environ.get(ENGINE)
-    if forced not in (None, str(cv2.dnn.ENGINE_NEW)):
-        raise RuntimeUnavailableError(
-            f"{ENGINE} is {forced!r}, expected none or {str(cv2.dnn.ENGINE_NEW)!r}: {WHY}; unset it"
-        )
     runtime = OpenCvRuntime(model, choices)
-    _require_golden(runtime, str(cv2.__version__))
+    _require_golden(runtime)
     return runtime
 
 
-def _require_golden(runtime: OpenCvRuntime, release: str) -> None:
+def _require_golden(runtime: OpenCvRuntime) -> None:
     """Refuse where the head of the golden picture is further from its codes than kernels that round differently get."""
     vector, image = runtime.document.golden, runtime.spec.image
     if vector is None or vector.generator != GENERATOR:
@@ -86,10 +79,6 @@ def _require_golden(runtime: OpenCvRuntime, release: str) -> None:
     worst, most = compare_head(runtime.head(picture)[0], vector).worst_lsb, vector.other_kernels_lsb
     if worst > most:
         raise RuntimeUnavailableError(
-            f"'{runtime.file}': OpenCV {release} errs on this processor: its head for the golden picture is {worst} "
-            f"steps off, expected at most {most}; use another runtime, or another release of OpenCV"
+            f"'{runtime.file}': OpenCV {runtime.release} errs on this processor: its head for the golden picture is "
+            f"{worst} steps off, expected at most {most}; use another runtime, or another release of OpenCV"
         )
-
-
-def _opencv() -> Any:
-    return import_extra("cv2", "OpenCV", "opencv")

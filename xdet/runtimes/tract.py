@@ -9,12 +9,10 @@ from __future__ import annotations
 import tempfile
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from converters.spec.contract import OTHER_RUNTIMES
-from xdet.errors import RuntimeUnavailableError, import_extra
+from xdet.errors import RuntimeUnavailableError
 from xdet.model.graph import readers_of
-from xdet.runtimes.base import require_release
 from xdet.runtimes.compiled import CompiledRuntime, as_file
 
 if TYPE_CHECKING:
@@ -24,18 +22,19 @@ if TYPE_CHECKING:
     from xdet.runtimes.base import RuntimeChoices
     from xdet.runtimes.compiled import Program
 
-OLDEST = OTHER_RUNTIMES["tract"]
-WHY = "older ones do not load finished files, or compute heads up to 167 steps off without a word"
-
 
 class TractRuntime(CompiledRuntime):
     """A finished model on tract."""
 
-    TITLE = "tract"
+    TITLE, EXTRA, MODULE = "tract", "tract", "tract"
+    WHY = "older ones do not load finished files, or compute heads up to 167 steps off without a word"
     ADVICE = "where the file holds int8 activations, convert the source without --activations int8"
 
+    def _release(self) -> str:
+        return metadata.version("tract")
+
     def _errors(self) -> tuple[type[Exception], ...]:
-        return (_tract().TractError, RuntimeError, ValueError, TypeError, MemoryError)
+        return (self._package.TractError, RuntimeError, ValueError, TypeError, MemoryError)
 
     def _program(self, model: ir.Model, names: tuple[str, ...]) -> Program:
         del names  # the model's outputs are these
@@ -45,20 +44,13 @@ class TractRuntime(CompiledRuntime):
             raise RuntimeUnavailableError(
                 f"'{self.file}': tract computes a Softmax of codes wrong ({wrong[0].name!r}); use another runtime"
             )
-        tract = _tract()
         with tempfile.TemporaryDirectory(prefix="xdet-tract-") as folder:
             path = Path(folder) / "model.onnx"
             path.write_bytes(as_file(model))
-            runnable = tract.onnx().load(path).into_model().into_runnable()
+            runnable = self._package.onnx().load(path).into_model().into_runnable()
         return lambda images: [value.to_numpy() for value in runnable.run([images])]
 
 
 def open_model(model: ModelFile, choices: RuntimeChoices) -> TractRuntime:
     """Open a finished model on tract."""
-    _tract()
-    require_release("tract", metadata.version("tract"), OLDEST, extra="tract", why=WHY)
     return TractRuntime(model, choices)
-
-
-def _tract() -> Any:
-    return import_extra("tract", "tract", "tract")

@@ -9,9 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from converters._ir import ir
-from converters.spec.contract import OTHER_RUNTIMES
-from xdet.errors import import_extra
-from xdet.runtimes.base import require_release
 from xdet.runtimes.compiled import CompiledRuntime
 
 if TYPE_CHECKING:
@@ -22,8 +19,6 @@ if TYPE_CHECKING:
     from xdet.runtimes.base import RuntimeChoices
     from xdet.runtimes.compiled import Program
 
-OLDEST = OTHER_RUNTIMES["tvm"]
-WHY = "older ones do not compile the suppression of boxes"
 THREADS = "runtime.config_threadpool"
 BIG_CORES = 1
 
@@ -31,13 +26,14 @@ BIG_CORES = 1
 class TvmRuntime(CompiledRuntime):
     """A finished model, compiled by TVM."""
 
-    TITLE = "TVM"
+    TITLE, EXTRA, MODULE = "TVM", "tvm", "tvm"
+    WHY = "older ones do not compile the suppression of boxes"
 
     def _errors(self) -> tuple[type[Exception], ...]:
         return (RuntimeError, ValueError, TypeError, KeyError, AttributeError, MemoryError)
 
     def _program(self, model: ir.Model, names: tuple[str, ...]) -> Program:
-        tvm = _tvm()
+        tvm = self._package
         if self.threads is not None:
             tvm.get_global_func(THREADS)(BIG_CORES, self.threads)
         from tvm.relax import VirtualMachine
@@ -56,9 +52,4 @@ class TvmRuntime(CompiledRuntime):
 
 def open_model(model: ModelFile, choices: RuntimeChoices) -> TvmRuntime:
     """Compile a finished model."""
-    require_release("TVM", str(_tvm().__version__), OLDEST, extra="tvm", why=WHY)
     return TvmRuntime(model, choices)
-
-
-def _tvm() -> Any:
-    return import_extra("tvm", "TVM", "tvm")

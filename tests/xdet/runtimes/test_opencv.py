@@ -22,7 +22,7 @@ CHOICES = RuntimeChoices("opencv", "cpu")
 
 
 def release(version: str) -> SimpleNamespace:
-    return SimpleNamespace(__version__=version, dnn=SimpleNamespace(ENGINE_NEW=2))
+    return SimpleNamespace(__version__=version, error=OSError, dnn=SimpleNamespace(ENGINE_NEW=2))
 
 
 @pytest.mark.parametrize("version", ["4.12.0", "4.5.4-dev"])
@@ -48,10 +48,9 @@ def test_an_opencv_that_errs_on_the_golden_picture_is_refused_with_the_distance(
         document=document,
         spec=document.spec,
         file="m.onnx",
+        release="5.0.0",
         head=lambda images: np.zeros((len(images), 7, 7, 30), np.float32),
     )
-    monkeypatch.setitem(sys.modules, "cv2", release("5.0.0"))
-    monkeypatch.delenv("OPENCV_FORCE_DNN_ENGINE", raising=False)
     monkeypatch.setattr(opencv, "OpenCvRuntime", lambda *_, **__: wrong)
     with pytest.raises(RuntimeUnavailableError, match=r"errs on this processor: .* steps off, expected at most 6"):
         opencv.open_model(ModelFile(Path("m.onnx"), model, "onnx"), CHOICES)
