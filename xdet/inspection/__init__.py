@@ -1,7 +1,6 @@
 """What a model file holds, without running it: TFLite and Keras detectors, ONNX files of xdet and of others.
 
-``inspect`` reads a file; ``tflite_layers`` and ``onnx_layers`` list what it computes; ``costs`` finds how much of it is
-alive at once.
+``inspect`` reads a file; ``layers`` lists what it computes; ``costs`` finds how much of it is alive at once.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def inspect_tflite(path: Path, data: bytes, _: bool, source_options: SourceOptio
     from converters.sources.tflite.facts import facts_from_tflite, summarise_quantization
     from converters.sources.tflite.reader import read_tflite
     from converters.sources.tflite.supported import require_sound, require_supported
-    from xdet.inspection.tflite_layers import summarise_tensor, tflite_layers, tflite_network
+    from xdet.inspection.layers import summarise_tensor, tflite_layers, tflite_network
 
     model = read_tflite(data, path.name)
     operators = model.operators if model.postprocess is None else (*model.operators, model.postprocess)
@@ -177,7 +177,7 @@ def inspect_onnx(path: Path, data: bytes) -> Inspection:
 
 def _with_onnx_costs(inspection: Inspection, model: onnx.ModelProto, data: bytes) -> Inspection:
     from xdet.inspection.coverage import find_two_scales, integer_coverage
-    from xdet.inspection.onnx_layers import onnx_layers, onnx_network
+    from xdet.inspection.layers import onnx_layers, onnx_network
     from xdet.model.graph import inferred_model, require_valid
 
     file = inspection.file

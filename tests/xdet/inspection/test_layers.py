@@ -17,9 +17,8 @@ from tests.xdet.finished_models import model_from_text
 from xdet.errors import ModelError
 from xdet.inspection import Layer, TensorSummary, inspect
 from xdet.inspection.costs import tensor_bytes
-from xdet.inspection.onnx_layers import onnx_layers
+from xdet.inspection.layers import count_macs, onnx_layers, tflite_layers, tflite_network
 from xdet.inspection.report import inspection_report, layers_table
-from xdet.inspection.tflite_layers import count_macs, tflite_layers, tflite_network
 from xdet.model.graph import inferred_model, load_onnx
 from xdet.writing.terminal import block_text, report_text
 
