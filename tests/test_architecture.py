@@ -97,6 +97,12 @@ def test_reading_a_graph_loads_no_sympy(module: str) -> None:
     assert imported_by(f"import {module}", ("sympy.core",)) == []
 
 
+def test_what_every_detector_loads_is_light() -> None:
+    """``importlib.metadata`` loads email, sockets and archives: 10 ms of each start."""
+    heavy = ("importlib.metadata", "email", "socket", "csv", "multiprocessing")
+    assert imported_by("import xdet, xdet.runtimes.ort_session\nxdet.Detector", heavy) == []
+
+
 def test_the_library_names_its_public_objects_without_loading_them() -> None:
     code = "import xdet\nassert set(dir(xdet)) >= {'Detector', 'Detections', 'convert', 'XdetError'}"
     assert imported_by(code, BACK_ENDS) == []

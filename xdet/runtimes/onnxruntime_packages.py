@@ -17,7 +17,6 @@ import logging
 import pkgutil
 import sys
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +33,8 @@ LOG = logging.getLogger(__name__)
 
 def installed_distributions() -> tuple[str, ...]:
     """Names of the distributions that bring the package ``onnxruntime``, sorted."""
+    from importlib import metadata  # not for every start: it loads half of the standard library
+
     return tuple(sorted(set(metadata.packages_distributions().get(PACKAGE, ()))))
 
 

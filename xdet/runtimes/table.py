@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from importlib import import_module, metadata
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast, get_args
@@ -271,6 +271,8 @@ def _is_among(providers: tuple[str, ...], runtime: str) -> bool:
 
 def installed_versions(*others: str) -> dict[str, str]:
     """Versions of the distributions behind the runtimes, and of ``others``, where installed; sorted by name."""
+    from importlib import metadata  # not for every start: it loads half of the standard library
+
     versions = {}
     packages = {row.package for row in RUNTIMES.values() if row.package}
     for name in sorted({*others, *(name for package in packages for name in _distributions_of(package))}):
@@ -284,6 +286,8 @@ def _distributions_of(package: str) -> Iterator[str]:
 
     ``packages_distributions`` tells the same and takes 1.5 s: it reads the list of files of every distribution.
     """
+    from importlib import metadata
+
     for folder in sys.path:
         for path in Path(folder or ".").glob(f"{package}*.dist-info"):
             brought = metadata.Distribution.at(path)
