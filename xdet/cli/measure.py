@@ -16,7 +16,6 @@ from xdet.writing.text import reason
 
 if TYPE_CHECKING:
     from xdet.bench import BenchOptions
-    from xdet.evaluation.evaluate import Evaluation
 
 FEW_PICTURES = 2  # images per second of two pictures mean nothing
 LARGEST_NOTES = 1 << 20
@@ -117,6 +116,7 @@ def evaluate(
         evaluation_to_json,
         problem_lines,
         require_plotting,
+        save_precision_plot,
     )
     from xdet.writing.files import PICTURE_MARK, Output, require_outputs, require_target
 
@@ -147,7 +147,7 @@ def evaluate(
             progress=advance,
         )
     if plot is not None:
-        _draw(plot, evaluation)
+        save_precision_plot(plot, evaluation)
     console.print_result(evaluation, json, evaluation_to_json, evaluation_report)
     if evaluation.warning is not None:
         console.print_line(f"xdet: warning: {evaluation.warning}", err=True)
@@ -155,18 +155,6 @@ def evaluate(
         console.print_line(f"xdet: error: {line}", err=True)
     if evaluation.problems:
         raise typer.Exit(3)
-
-
-def _draw(path: Path, evaluation: Evaluation) -> None:
-    from xdet.evaluation.report import model_names, save_precision_plot
-
-    curves = [
-        (f"{name} ({result.runtime})", result.score.precision)
-        for name, result in zip(model_names(evaluation), evaluation.results, strict=True)
-    ]
-    iou = evaluation.options.eval_iou or 0.5
-    title = f"Protocol {evaluation.options.protocol}, IoU {iou:g}, {evaluation.num_images} images"
-    save_precision_plot(path, curves, title=title)
 
 
 def bench(

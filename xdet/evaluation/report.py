@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import asdict
+from itertools import cycle
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xdet.evaluation.dataset import Problem
-    from xdet.evaluation.evaluate import Evaluation
-    from xdet.evaluation.scoring import Difference, Float64
+    from xdet.evaluation.evaluate import Evaluation, ModelResult
+    from xdet.evaluation.scoring import Difference
     from xdet.writing.blocks import Block
 
 EVALUATION_SCHEMA = "xdet.evaluation"
@@ -35,7 +36,7 @@ DASHES = ("-", "--", "-.", ":")
 def evaluation_to_json(evaluation: Evaluation) -> str:
     """JSON text with a final newline; no times, so equal detections give equal bytes."""
     options = asdict(evaluation.options)
-    names = model_names(evaluation)
+    results = named_results(evaluation)
     document = {
         "schema": EVALUATION_SCHEMA,
         "version": EVALUATION_VERSION,
@@ -60,12 +61,12 @@ def evaluation_to_json(evaluation: Evaluation) -> str:
                 "metrics": result.score.metrics,
                 "classes": dict(zip(evaluation.class_names, result.score.per_class, strict=True)),
             }
-            for result, name in zip(evaluation.results, names, strict=True)
+            for name, result in results
         ],
         "comparisons": [
             {
-                "model": names[one.index],
-                "reference": names[0],
+                "model": results[one.index][0],
+                "reference": results[0][0],
                 "metric": one.metric,
                 "difference": one.difference.value,
                 "low": one.difference.low,
@@ -98,7 +99,7 @@ def metrics_table(evaluation: Evaluation) -> Table:
     wanted = [name for name in evaluation.results[0].score.metrics if "_" not in name]
     rows = (
         (name, result.runtime, *(_percent(result.score.metrics[metric]) for metric in wanted))
-        for name, result in zip(model_names(evaluation), evaluation.results, strict=True)
+        for name, result in named_results(evaluation)
     )
     return Table(("model", "runtime", *wanted), tuple(rows), keys=2)
 
@@ -107,7 +108,7 @@ def comparison_blocks(evaluation: Evaluation) -> tuple[Block, ...]:
     """Every further model against the first: who loses or gains how much, or that no difference was seen."""
     if not evaluation.comparisons:
         return ()
-    names = model_names(evaluation)
+    names = [name for name, _ in named_results(evaluation)]
     metrics = dict.fromkeys(one.metric for one in evaluation.comparisons)
     rows = {one.index: [names[one.index]] for one in evaluation.comparisons}
     for one in evaluation.comparisons:
@@ -139,11 +140,11 @@ def problem_lines(problems: Sequence[Problem]) -> list[str]:
     return lines
 
 
-def model_names(evaluation: Evaluation) -> list[str]:
-    """The models' file names, with as many folders as tell them apart, and the runtime where one file ran twice."""
+def named_results(evaluation: Evaluation) -> list[tuple[str, ModelResult]]:
+    """Each model's file name, with as many folders as tell it apart and the runtime where one file ran twice."""
     names = image_names([result.file for result in evaluation.results])
     return [
-        name if names.count(name) == 1 else f"{name} ({result.runtime})"
+        (name if names.count(name) == 1 else f"{name} ({result.runtime})", result)
         for name, result in zip(names, evaluation.results, strict=True)
     ]
 
@@ -169,7 +170,7 @@ def _setting_lines(evaluation: Evaluation) -> Iterator[str]:
 def _class_table(evaluation: Evaluation) -> Table:
     rows = (
         (name, class_name, *map(_percent, values.values()))
-        for name, result in zip(model_names(evaluation), evaluation.results, strict=True)
+        for name, result in named_results(evaluation)
         for class_name, values in zip(evaluation.class_names, result.score.per_class, strict=True)
     )
     return Table(("model", "class", *evaluation.results[0].score.per_class[0]), tuple(rows), keys=2)
@@ -177,7 +178,7 @@ def _class_table(evaluation: Evaluation) -> Table:
 
 def _seconds_table(evaluation: Evaluation) -> Table:
     rows = []
-    for name, result in zip(model_names(evaluation), evaluation.results, strict=True):
+    for name, result in named_results(evaluation):
         seconds, fresh = result.seconds, evaluation.num_images - result.resumed
         speed = f"{fresh / seconds.wall:.1f}" if fresh > 0 and seconds.wall > 0 else ""
         parts = (seconds.read, seconds.resize, seconds.network, seconds.wall, result.metric_s)
@@ -199,13 +200,8 @@ def require_plotting() -> None:
     import_extra("matplotlib", "matplotlib, which draws the plot,", "eval")
 
 
-def save_precision_plot(path: Path, curves: Sequence[tuple[str, Float64]], *, title: str) -> None:
-    """Write precision over recall as PNG; equal curves give equal bytes.
-
-    Args:
-        path: the file.
-        curves: for each line its label and float64 ``(101,)``, precision 0..1 at recalls 0, 0.01 .. 1.
-        title: above the plot.
+def save_precision_plot(path: Path, evaluation: Evaluation) -> None:
+    """Write every model's precision over recall as PNG; equal curves give equal bytes.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -218,8 +214,11 @@ def save_precision_plot(path: Path, curves: Sequence[tuple[str, Float64]], *, ti
     figure = Figure(figsize=PLOT_INCHES, dpi=DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    for index, (label, precision) in enumerate(curves):
-        axes.plot(RECALLS, precision, DASHES[index % len(DASHES)], label=label, linewidth=1.5)
+    for (name, result), dashes in zip(named_results(evaluation), cycle(DASHES), strict=False):
+        label = f"{name} ({result.runtime})"
+        axes.plot(RECALLS, result.score.precision, dashes, label=label, linewidth=1.5)
+    options = evaluation.options
+    title = f"Protocol {options.protocol}, IoU {options.eval_iou or 0.5:g}, {evaluation.num_images} images"
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="Recall", ylabel="Precision", title=title)
     axes.grid(alpha=0.3)
     axes.legend(loc="upper right", fontsize="small")

@@ -158,10 +158,11 @@ def test_of_many_problems_the_first_ten_of_each_kind_are_shown() -> None:
     assert lines == ["b", *(f"m{i}" for i in range(10)), "... and 3 more images without a file; --json lists all"]
 
 
-def test_the_plot_is_a_png_and_the_same_every_time(tmp_path: Path) -> None:
-    curves = [("a", np.linspace(1, 0, 101)), ("b", np.full(101, np.nan))]
+def test_the_plot_is_a_png_and_the_same_every_time(evaluation: Evaluation, tmp_path: Path) -> None:
+    first, second = evaluation.results
+    nowhere = replace(second, score=replace(second.score, precision=np.full(101, np.nan)))
     for name in ("1.png", "2.png"):
-        save_precision_plot(tmp_path / name, curves, title="t")
+        save_precision_plot(tmp_path / name, replace(evaluation, results=(first, nowhere)))
     assert (tmp_path / "1.png").read_bytes() == (tmp_path / "2.png").read_bytes()
     with Image.open(tmp_path / "1.png") as plot:
         assert (plot.format, plot.size) == ("PNG", (960, 720))
@@ -169,12 +170,14 @@ def test_the_plot_is_a_png_and_the_same_every_time(tmp_path: Path) -> None:
     assert (31, 119, 180) in colours  # matplotlib's first line colour
 
 
-def test_a_plot_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
+def test_a_plot_that_cannot_be_written_is_an_output_error(evaluation: Evaluation, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="nowhere"):
-        save_precision_plot(tmp_path / "nowhere" / "p.png", [("a", np.ones(101))], title="t")
+        save_precision_plot(tmp_path / "nowhere" / "p.png", evaluation)
 
 
-def test_a_plot_without_matplotlib_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_plot_without_matplotlib_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, evaluation: Evaluation, tmp_path: Path
+) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     with pytest.raises(MissingExtraError, match=r'pip install "xdet\[eval\]"'):
-        save_precision_plot(tmp_path / "p.png", [], title="t")
+        save_precision_plot(tmp_path / "p.png", evaluation)
