@@ -189,30 +189,16 @@ def prepare(image: Photograph | Encoded, how: Preparation, *, name: str | None =
     )
 
 
-def prepare_many(
-    images: Iterable[Photograph],
-    how: Preparation,
-    *,
-    workers: int = 0,
-    on_failure: Callable[[str, ImageError], None] | None = None,
-) -> Iterator[Prepared]:
-    """Prepare a stream of images, in order.
+def prepare_many(images: Iterable[Photograph], how: Preparation, *, workers: int = 0) -> Iterator[Prepared]:
+    """Prepare a stream of images, in order; an error is raised in its image's place.
 
     ``workers`` threads prepare images while the caller works on those before; at most ``workers`` + 1 of them wait in
-    memory. 0 prepares each image when it is asked for. ``on_failure`` is called, in order and in the caller's thread,
-    with the name of an image that cannot be read, and why; without it the error is raised in the image's place.
+    memory. 0 prepares each image when it is asked for.
     """
     ahead = in_order(images, lambda image: prepare(image, how), workers=workers, waiting=workers)
     with closing(ahead) as prepared_in_order:
-        for image, outcome in prepared_in_order:
-            try:
-                prepared = outcome()
-            except ImageError as error:
-                if on_failure is None:
-                    raise
-                on_failure(image_name(image), error)
-            else:
-                yield prepared
+        for _, outcome in prepared_in_order:
+            yield outcome()
 
 
 def stack_pixels(prepared: Sequence[Prepared]) -> NDArray[np.uint8]:
