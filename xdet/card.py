@@ -52,19 +52,33 @@ TIMED = ("model", "runtime", "threads", "network", "head", "boxes", "ratio", "im
 
 @dataclass(frozen=True, slots=True)
 class CardRequest:
-    """What a card is made from."""
+    """What a card is made from.
 
-    source: Path  # the source model; ratios and differences refer to it
-    models: tuple[Path, ...]  # finished models, and others worth comparing (the float network as an H5 file, say)
-    images: Path  # folder of the annotated photographs
-    annotations: Path  # their boxes, a COCO json
-    samples: tuple[Path, ...] = ()  # photographs to draw boxes on, files or folders; empty: the first of ``images``
-    notes: str = ""  # Markdown by hand: what stands before its first heading opens the card, the rest closes it
-    notes_name: str = "notes.md"  # the file that they were read from, for the command that repeats the card
-    runtimes: str | None = None  # such as "litert:xnnpack,onnxruntime:cpu"; None is every one that works here
-    protocol: ProtocolName = "coco"  # of the average precision
-    bench: BenchOptions = field(default_factory=BenchOptions)  # threads, blocks and the rest
-    source_options: SourceOptions | None = None  # what the files and sidecars of sources do not say
+    Attributes:
+        source: the source model; ratios and differences refer to it.
+        models: finished models, and others worth comparing (the float network as an H5 file, say).
+        images: folder of the annotated photographs.
+        annotations: their boxes, a COCO json.
+        samples: photographs to draw boxes on, files or folders; empty takes the first ``SAMPLES`` of ``images``.
+        notes: Markdown by hand: what stands before its first heading opens the card, the rest closes it.
+        notes_name: name of the file that they were read from, for the command that repeats the card.
+        runtimes: such as ``"litert:xnnpack,onnxruntime:cpu"``; None is every one that works here.
+        protocol: of the average precision.
+        bench: threads, blocks and the rest.
+        source_options: what the files and sidecars of sources do not say.
+    """
+
+    source: Path
+    models: tuple[Path, ...]
+    images: Path
+    annotations: Path
+    samples: tuple[Path, ...] = ()
+    notes: str = ""
+    notes_name: str = "notes.md"
+    runtimes: str | None = None
+    protocol: ProtocolName = "coco"
+    bench: BenchOptions = field(default_factory=BenchOptions)
+    source_options: SourceOptions | None = None
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -114,28 +128,19 @@ def make_card(
         XdetError: a model cannot be read, run, evaluated or timed.
     """
     pictures = output.parent / f"{output.stem}-pictures"
-    samples = sample_images(request)
+    samples = _sample_images(request)
     drawn = [Output(path, PICTURE_MARK, in_new_folder=True) for path in picture_paths(samples, pictures)]
     read = chain(inputs, samples, evaluated_files(request.files, request.images, request.annotations))
     require_outputs([Output(output), *drawn], read, force=force)
     require_apart(pictures, samples)
     make_folder(pictures)
-    content = gather(request, pictures, report)
+    content = _gather(request, pictures, report)
     write_text(output, card_text(content, output.parent))
     return content
 
 
-def gather(request: CardRequest, pictures: Path, report: Callable[[str], object] = lambda _: None) -> CardContent:
-    """Inspect, draw, evaluate and measure.
-
-    Args:
-        request: what the card is made from.
-        pictures: existing folder for annotated photographs.
-        report: called with one line before each stage.
-
-    Raises:
-        XdetError: as ``inspect``, ``Detector``, ``evaluate`` and ``run_benchmark`` raise.
-    """
+def _gather(request: CardRequest, pictures: Path, report: Callable[[str], object]) -> CardContent:
+    """Inspect, draw into the folder ``pictures``, evaluate and measure."""
     formats = {path: str(read_model_file(path).format) for path in request.files}
     options = {path: None if kind == FINISHED else request.source_options for path, kind in formats.items()}
     report("inspecting")
@@ -168,7 +173,7 @@ def gather(request: CardRequest, pictures: Path, report: Callable[[str], object]
     return CardContent(request, inspections, evaluation, benchmark, skipped, drawn)
 
 
-def sample_images(request: CardRequest) -> list[Path]:
+def _sample_images(request: CardRequest) -> list[Path]:
     """The photographs to draw boxes on."""
     return find_images(list(request.samples)) if request.samples else find_images([request.images])[:SAMPLES]
 
@@ -200,7 +205,7 @@ def _usable_runtimes(request: CardRequest, formats: Mapping[Path, str]) -> tuple
 
 
 def _draw(request: CardRequest, folder: Path, source_options: SourceOptions | None) -> tuple[Picture, ...]:
-    images = sample_images(request)
+    images = _sample_images(request)
     drawn = []
     with Detector(request.models[0], source_options=source_options) as detector:
         for image, path in zip(images, picture_paths(images, folder), strict=True):

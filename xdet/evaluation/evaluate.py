@@ -101,21 +101,37 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What ``evaluate`` gives."""
+    """What ``evaluate`` gives.
 
-    options: EvaluationOptions  # what decides the numbers
-    annotations: str  # the annotations' file
-    annotations_sha256: str  # of its bytes
-    class_names: tuple[str, ...]  # that models and annotations share, as the annotations spell them
-    num_images: int  # photographs that counted
-    num_truths: int  # ground truths to find in them
-    num_crowds: int  # crowds in them that need not be found and are not wrong to find
-    over_the_edge: int  # boxes that reach more than a pixel over an edge (kept)
-    warning: str | None  # what all boxes look like where that is not COCO's form
-    results: tuple[ModelResult, ...]  # one per model, in the order of the call
-    comparisons: tuple[Comparison, ...]  # every model but the first, against the first
-    problems: tuple[Problem, ...]  # everything that was left out because something is wrong with it
-    ignored: dict[str, int]  # everything that was left out for whatever reason: keys of ``IGNORED`` -> how many
+    Attributes:
+        options: what decides the numbers.
+        annotations: the annotations' file.
+        annotations_sha256: of its bytes.
+        class_names: the classes that models and annotations share, as the annotations spell them.
+        num_images: photographs that counted.
+        num_truths: ground truths to find in them.
+        num_crowds: crowds in them that need not be found and are not wrong to find.
+        over_the_edge: boxes that reach more than a pixel over an edge (kept).
+        warning: what all boxes look like where that is not COCO's form, else None.
+        results: one per model, in the order of the call.
+        comparisons: every model but the first, against the first.
+        problems: everything that was left out because something is wrong with it.
+        ignored: everything that was left out for whatever reason: keys of ``dataset.IGNORED`` -> how many.
+    """
+
+    options: EvaluationOptions
+    annotations: str
+    annotations_sha256: str
+    class_names: tuple[str, ...]
+    num_images: int
+    num_truths: int
+    num_crowds: int
+    over_the_edge: int
+    warning: str | None
+    results: tuple[ModelResult, ...]
+    comparisons: tuple[Comparison, ...]
+    problems: tuple[Problem, ...]
+    ignored: dict[str, int]
 
 
 def evaluate(

@@ -76,13 +76,21 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Film:
-    """Where frames come from."""
+    """Where frames come from.
 
-    name: str  # as results and messages call it
-    place: str  # what FFmpeg opens
-    format: str | None = None  # FFmpeg's reader; None where it is to find out
-    options: Mapping[str, str] = field(default_factory=dict, compare=False)  # handed to FFmpeg
-    path: Path | None = None  # of a file; None for cameras and addresses
+    Attributes:
+        name: as results and messages call it.
+        place: what FFmpeg opens.
+        format: FFmpeg's reader; None where it is to find out.
+        options: handed to FFmpeg.
+        path: of a file; None for cameras and addresses.
+    """
+
+    name: str
+    place: str
+    format: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict, compare=False)
+    path: Path | None = None
 
     @classmethod
     def of_file(cls, path: Path) -> Film:
