@@ -141,6 +141,11 @@ def exponential_box_nodes(
     return clipped_corners_nodes(writer, centers, half_sizes, "head/boxes", axis=axis)
 
 
+def logarithms_of(sizes_wh: Float32, of_wh: Float32) -> Float32:
+    """The way back of ``exponential_boxes``: from sizes to logarithms of their multiples of ``of_wh``."""
+    return np.asarray(np.log(np.maximum(sizes_wh, np.float32(SMALLEST_SIZE)) / of_wh), np.float32)
+
+
 def centers_and_sizes(boxes_xyxy: Float32) -> tuple[Float32, Float32]:
     """Centres ``(..., 2)`` and sizes ``(..., 2)`` of corners ``(..., 4)``."""
     low, high = boxes_xyxy[..., :2], boxes_xyxy[..., 2:]

@@ -25,7 +25,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 import numpy as np
 
 from converters.checks import require_count, require_entries, require_number
-from converters.heads.arithmetic import Float32, cells_xy, concat_nodes, integers
+from converters.heads.arithmetic import (
+    Float32,
+    cells_xy,
+    centers_and_sizes,
+    concat_nodes,
+    corners_from_centers,
+    integers,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -255,6 +262,23 @@ class CellHead(Head):
         levels = zip(np.split(rows, ends, axis=1), wanted, strict=True)
         return tuple(level.reshape(len(rows), *raw.shape) for level, raw in levels)
 
+    def default_boxes(self) -> Float32:
+        """Every prior in the middle of its cell."""
+        return corners_from_centers(self._centers(), self._priors_wh() / np.float32(2))
+
+    def _priors_wh(self) -> Float32:
+        """The prior size of every box as fractions of the image, ``(B, 2)``: its cell's, unless a head has others."""
+        _, grid_wh = self._cells_and_grids()
+        return np.asarray(np.float32(1) / grid_wh, np.float32)
+
+    def _by_cell(self, of_levels: Sequence[Sequence[Sequence[float]]]) -> Float32:
+        """Pairs of every box of a cell, level by level, for every box: ``(B, 2)``."""
+        pairs = []
+        for (rows, columns, _), own in zip(self._levels(), of_levels, strict=True):
+            cells, by_cell = rows * columns, self._is_cell_by_cell()
+            pairs.append(np.tile(own, (cells, 1)) if by_cell else np.repeat(own, cells, axis=0))
+        return np.concatenate(pairs).astype(np.float32)
+
     def _width(self) -> int:
         """Raw numbers of a box."""
         return 5 + self.num_classes
@@ -279,6 +303,11 @@ class CellHead(Head):
         """The middle of every box's cell, as fractions of the image: ``(B, 2)``."""
         cells, grid_wh = self._cells_and_grids()
         return (cells + np.float32(0.5)) / grid_wh
+
+    def _moves_and_sizes(self, boxes_xyxy: Float32) -> tuple[Float32, Float32]:
+        """How far centres are from the corners of their cells, in cells, and sizes as fractions of the image."""
+        (cells, grid_wh), (centers, sizes) = self._cells_and_grids(), centers_and_sizes(boxes_xyxy)
+        return centers * grid_wh - cells, sizes
 
     def _centers_in_grid(self, offsets_xy: Float32, shift: Shift = 0) -> Float32:
         """Centres as fractions of the image, of offsets from cells that are shifted up and to the left, in cells."""

@@ -29,7 +29,6 @@ from converters.heads.arithmetic import (
     clipped_corners,
     clipped_corners_nodes,
     concat_nodes,
-    corners_from_centers,
     logit,
     sigmoid,
     sigmoid_nodes,
@@ -174,11 +173,6 @@ class BlazeFace(CellHead):
         """Width and height of the picture, and every box's cell centre, as often as there are points."""
         image = np.array(self.image_wh, np.float32)
         return np.tile(image, self.num_keypoints), np.tile(self._centers(), self.num_keypoints)
-
-    def default_boxes(self) -> Float32:
-        """A box of a cell's size around the centre of each cell."""
-        _, grid_wh = self._cells_and_grids()
-        return corners_from_centers(self._centers(), np.float32(0.5) / grid_wh)
 
     def encode(self, boxes_xyxy: Float32, scores: Float32) -> tuple[Float32, ...]:
         """Raw outputs of boxes and scores; see ``Head``. Any box can be anywhere; keypoints are 0."""

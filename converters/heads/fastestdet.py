@@ -19,7 +19,6 @@ import numpy as np
 from converters.checks import require_count, require_fields
 from converters.heads.arithmetic import (
     Float32,
-    centers_and_sizes,
     clipped_corners,
     clipped_corners_nodes,
     corners_from_centers,
@@ -109,11 +108,9 @@ class FastestDet(CellHead):
 
     def encode(self, boxes_xyxy: Float32, scores: Float32) -> tuple[Float32, ...]:
         """Raw outputs of boxes and scores; see ``Head``. A centre stays within a cell of its own."""
-        cells, grid_wh = self._cells_and_grids()
-        centers, sizes = centers_and_sizes(boxes_xyxy)
-        moves = (centers * grid_wh - cells).clip(-FARTHEST, FARTHEST)
+        moves, sizes = self._moves_and_sizes(boxes_xyxy)
         objectness, classes = split_scores(scores)
-        places = np.arctanh(moves), logit(sizes.clip(0, 1))
+        places = np.arctanh(moves.clip(-FARTHEST, FARTHEST)), logit(sizes.clip(0, 1))
         return self._outputs_of(objectness ** (1 / OBJECTNESS_POWER), *places, classes ** (1 / CLASS_POWER))
 
     def rows(self, outputs: Sequence[Float32]) -> Float32:

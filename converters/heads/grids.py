@@ -34,14 +34,12 @@ from converters.checks import (
 )
 from converters.errors import OptionError
 from converters.heads.arithmetic import (
-    SMALLEST_SIZE,
     Float32,
-    centers_and_sizes,
     clipped_corners,
     clipped_corners_nodes,
-    corners_from_centers,
     exponential_box_nodes,
     exponential_boxes,
+    logarithms_of,
     logit,
     sigmoid,
     sigmoid_nodes,
@@ -183,18 +181,8 @@ class AnchorHead(CellHead):
     def _levels(self) -> Sequence[Level]:
         return [(grid.rows, grid.columns, len(grid.anchors_px)) for grid in self.grids]
 
-    def default_boxes(self) -> Float32:
-        """Every anchor in the middle of its cell."""
-        return corners_from_centers(self._centers(), self._anchors_wh() / np.float32(2))
-
-    def _anchors_wh(self) -> Float32:
-        """The anchor of every box as fractions of the image: ``(B, 2)``."""
-        anchors = []
-        for grid in self.grids:
-            fractions, cells = np.array(grid.anchors_px, np.float64) / self.image_wh, grid.rows * grid.columns
-            by_cell = self._is_cell_by_cell()
-            anchors.append(np.tile(fractions, (cells, 1)) if by_cell else np.repeat(fractions, cells, axis=0))
-        return np.concatenate(anchors).astype(np.float32)
+    def _priors_wh(self) -> Float32:
+        return self._by_cell([(np.array(grid.anchors_px, np.float64) / self.image_wh).tolist() for grid in self.grids])
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +219,7 @@ class YoloV3(AnchorHead):
         scales, shift = self._scales_and_shift()
         offsets = sigmoid(rows[..., 0:2])
         centers = self._centers_in_grid(offsets if scales is None else offsets * scales, shift)
-        boxes = exponential_boxes(centers, rows[..., 2:4], self._anchors_wh())
+        boxes = exponential_boxes(centers, rows[..., 2:4], self._priors_wh())
         if self.class_activation == "softmax":
             return boxes, decode_scores(rows[..., 4:5], rows[..., 5:])
         return boxes, sigmoid(rows[..., 4:5]) * sigmoid(rows[..., 5:])
@@ -247,7 +235,7 @@ class YoloV3(AnchorHead):
             factors = writer.constant(scales, "head/xy_scales")
             offsets = writer.op("Mul", [offsets, factors], "head/offsets_xy_scaled")
         centers = self._center_nodes(writer, offsets, shift)
-        boxes = exponential_box_nodes(writer, centers, wh, self._anchors_wh())
+        boxes = exponential_box_nodes(writer, centers, wh, self._priors_wh())
         if self.class_activation == "softmax" and self.num_classes == 1:
             return boxes, sigmoid_nodes(writer, objectness, "head/scores")
         confidence = sigmoid_nodes(writer, objectness, "head/objectness")
@@ -259,13 +247,11 @@ class YoloV3(AnchorHead):
 
     def encode(self, boxes_xyxy: Float32, scores: Float32) -> tuple[Float32, ...]:
         """Raw outputs of boxes and scores; see ``Head``. A centre stays as near its cell as the scale says."""
-        (cells, grid_wh), (scales, shift) = self._cells_and_grids(), self._scales_and_shift()
-        centers, sizes = centers_and_sizes(boxes_xyxy)
-        offsets = (centers * grid_wh - (cells - np.float32(shift))) / (np.float32(1) if scales is None else scales)
-        wh = np.log(np.maximum(sizes, SMALLEST_SIZE) / self._anchors_wh())
-        if self.class_activation == "softmax":
-            return self._outputs_of(logit(offsets.clip(0, 1)), wh, *encode_scores(scores))
-        return self._outputs_of(logit(offsets.clip(0, 1)), wh, *map(logit, split_scores(scores)))
+        (moves, sizes), (scales, shift) = self._moves_and_sizes(boxes_xyxy), self._scales_and_shift()
+        offsets = (moves + np.float32(shift)) / (np.float32(1) if scales is None else scales)
+        of_softmax = self.class_activation == "softmax"
+        parts = encode_scores(scores) if of_softmax else map(logit, split_scores(scores))
+        return self._outputs_of(logit(offsets.clip(0, 1)), logarithms_of(sizes, self._priors_wh()), *parts)
 
     def _scales_and_shift(self) -> tuple[Float32 | None, Shift]:
         """The scale of every box ``(B, 1)``, and half of what it adds; None and 0 where each is 1."""
@@ -341,7 +327,7 @@ class YoloV5Raw(AnchorHead):
         activated = sigmoid(self.rows(outputs))
         xy, wh = activated[..., 0:2], activated[..., 2:4]
         centers = self._centers_in_grid(xy + xy, 0.5)
-        half_sizes = wh * wh * (self._anchors_wh() * np.float32(2))
+        half_sizes = wh * wh * (self._priors_wh() * np.float32(2))
         return clipped_corners(centers, half_sizes), activated[..., 4:5] * activated[..., 5:]
 
     def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
@@ -351,7 +337,7 @@ class YoloV5Raw(AnchorHead):
         xy, wh, objectness, classes = split_nodes(writer, activated, [2, 2, 1, self.num_classes], names, axis=2)
         offsets = writer.op("Add", [xy, xy], "head/offsets_xy")
         centers = self._center_nodes(writer, offsets, 0.5)
-        anchors = writer.constant(self._anchors_wh() * np.float32(2), "head/double_anchors_wh")
+        anchors = writer.constant(self._priors_wh() * np.float32(2), "head/double_anchors_wh")
         squares = writer.op("Mul", [wh, wh], "head/squares_wh")
         half_sizes = writer.op("Mul", [squares, anchors], "head/half_sizes_wh")
         boxes = clipped_corners_nodes(writer, centers, half_sizes, "head/boxes")
@@ -362,10 +348,9 @@ class YoloV5Raw(AnchorHead):
 
         A centre can leave its cell by half a cell; a size is at most four anchors.
         """
-        cells, grid_wh = self._cells_and_grids()
-        centers, sizes = centers_and_sizes(boxes_xyxy)
-        xy = logit(((centers * grid_wh - cells + np.float32(0.5)) / 2).clip(0, 1))
-        wh = logit((np.sqrt(np.maximum(sizes, 0) / self._anchors_wh()) / 2).clip(0, 1))
+        moves, sizes = self._moves_and_sizes(boxes_xyxy)
+        xy = logit(((moves + np.float32(0.5)) / 2).clip(0, 1))
+        wh = logit((np.sqrt(np.maximum(sizes, 0) / self._priors_wh()) / 2).clip(0, 1))
         return self._outputs_of(xy, wh, *map(logit, split_scores(scores)))
 
 

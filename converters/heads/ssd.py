@@ -45,7 +45,6 @@ from converters.checks import (
 from converters.errors import OptionError
 from converters.heads.arithmetic import (
     LEAST_PROBABILITY,
-    SMALLEST_SIZE,
     Float32,
     centers_and_sizes,
     clip_nodes,
@@ -54,6 +53,7 @@ from converters.heads.arithmetic import (
     corners_from_centers,
     integers,
     lattice_boxes,
+    logarithms_of,
     logit,
     sigmoid,
     sigmoid_nodes,
@@ -346,8 +346,7 @@ class Ssd(Head):
         low, high = priors[..., 0:2], priors[..., 2:4]
         if self.coding == "centers":
             centers, sizes = centers_and_sizes(boxes)
-            parts = [(centers - low) / high, np.log(np.maximum(sizes, SMALLEST_SIZE) / high)]
-            offsets = np.concatenate(parts, axis=-1)
+            offsets = np.concatenate([(centers - low) / high, logarithms_of(sizes, high)], axis=-1)
         else:
             offsets = (boxes - priors) / np.tile(high - low, 2)
         values = {

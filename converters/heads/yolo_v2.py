@@ -27,12 +27,10 @@ from converters.checks import (
 from converters.errors import OptionError
 from converters.heads.arithmetic import (
     LEAST_PROBABILITY,
-    SMALLEST_SIZE,
     Float32,
-    centers_and_sizes,
-    corners_from_centers,
     exponential_box_nodes,
     exponential_boxes,
+    logarithms_of,
     logit,
     sigmoid,
     sigmoid_nodes,
@@ -150,9 +148,8 @@ class YoloV2(CellHead):
     def _levels(self) -> Sequence[Level]:
         return [(self.grid_h, self.grid_w, self.num_anchors)]
 
-    def _anchors_wh(self) -> Float32:
-        """The anchor of every box as fractions of the image: ``(B, 2)``."""
-        return np.tile(np.array(self.anchor_fractions, np.float32), (self.grid_h * self.grid_w, 1))
+    def _priors_wh(self) -> Float32:
+        return self._by_cell([self.anchor_fractions])
 
     def _decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
         rows = self.rows(outputs)
@@ -162,7 +159,7 @@ class YoloV2(CellHead):
     def decode_boxes(self, xy: Float32, wh: Float32) -> Float32:
         """Boxes ``(N, B, 4)`` of raw offsets and sizes ``(N, B, 2)``; an overflowing size is that of the image."""
         with np.errstate(over="ignore"):
-            return exponential_boxes(self._centers_in_grid(sigmoid(xy)), wh, self._anchors_wh())
+            return exponential_boxes(self._centers_in_grid(sigmoid(xy)), wh, self._priors_wh())
 
     def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
         """The twin of ``decode``."""
@@ -170,24 +167,18 @@ class YoloV2(CellHead):
         names = ["head/raw_xy", "head/raw_wh", "head/raw_objectness", "head/class_logits"]
         xy, wh, objectness, class_logits = split_nodes(writer, rows, [2, 2, 1, self.num_classes], names, axis=2)
         centers = self._center_nodes(writer, sigmoid_nodes(writer, xy, "head/offsets_xy"), one_grid=True)
-        boxes = exponential_box_nodes(writer, centers, wh, self._anchors_wh(), axis=2)
+        boxes = exponential_box_nodes(writer, centers, wh, self._priors_wh(), axis=2)
         confidence = sigmoid_nodes(writer, objectness, "head/objectness")
         if self.num_classes == 1:
             return boxes, confidence
         probabilities = writer.op("Softmax", [class_logits], "head/class_probabilities", axis=2)
         return boxes, writer.op("Mul", [confidence, probabilities], "head/scores")
 
-    def default_boxes(self) -> Float32:
-        """Every anchor in the middle of its cell."""
-        return corners_from_centers(self._centers(), self._anchors_wh() / np.float32(2))
-
     def encode(self, boxes_xyxy: Float32, scores: Float32) -> tuple[Float32, ...]:
         """Raw outputs of boxes and scores; see ``Head``. Several classes add up to the objectness: at most 1."""
-        cells, grid_wh = self._cells_and_grids()
-        centers, sizes = centers_and_sizes(boxes_xyxy)
-        offsets = centers * grid_wh - cells
-        wh = np.log(np.maximum(sizes, SMALLEST_SIZE) / self._anchors_wh())
-        return self._outputs_of(logit(offsets.clip(0, 1)), wh, *encode_scores(scores))
+        moves, sizes = self._moves_and_sizes(boxes_xyxy)
+        wh = logarithms_of(sizes, self._priors_wh())
+        return self._outputs_of(logit(moves.clip(0, 1)), wh, *encode_scores(scores))
 
     def describe(self, width: int, height: int) -> tuple[tuple[str, str], ...]:
         """Grid and channels, and the anchors in pixels."""

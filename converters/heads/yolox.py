@@ -22,10 +22,9 @@ import numpy as np
 
 from converters.checks import require_count, require_entries, require_fields, require_flag
 from converters.heads.arithmetic import (
-    SMALLEST_SIZE,
-    centers_and_sizes,
     exponential_box_nodes,
     exponential_boxes,
+    logarithms_of,
     logit,
     sigmoid,
     sigmoid_nodes,
@@ -94,9 +93,9 @@ class Yolox(CellHead):
         return (RawOutput("", (self.num_boxes, self._width())),)
 
     def _decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
-        rows, (_, grid_wh) = self.rows(outputs), self._cells_and_grids()
+        rows = self.rows(outputs)
         centers = self._centers_in_grid(rows[..., 0:2])
-        boxes = exponential_boxes(centers, rows[..., 2:4], np.float32(1) / grid_wh)
+        boxes = exponential_boxes(centers, rows[..., 2:4], self._priors_wh())
         objectness, classes = rows[..., 4:5], rows[..., 5:]
         if not self.activated:
             objectness, classes = sigmoid(objectness), sigmoid(classes)
@@ -104,12 +103,11 @@ class Yolox(CellHead):
 
     def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
         """The twin of ``decode``."""
-        _, grid_wh = self._cells_and_grids()
         rows = self._row_nodes(writer, outputs) if self.separate else outputs[0]
         names = ["head/raw_xy", "head/raw_wh", "head/objectness_raw", "head/classes_raw"]
         xy, wh, objectness, classes = split_nodes(writer, rows, [2, 2, 1, self.num_classes], names, axis=2)
         centers = self._center_nodes(writer, xy)
-        boxes = exponential_box_nodes(writer, centers, wh, np.float32(1) / grid_wh, of="cell")
+        boxes = exponential_box_nodes(writer, centers, wh, self._priors_wh(), of="cell")
         if not self.activated:
             objectness = sigmoid_nodes(writer, objectness, "head/objectness")
             classes = sigmoid_nodes(writer, classes, "head/class_probabilities")
@@ -122,10 +120,6 @@ class Yolox(CellHead):
 
     def encode(self, boxes_xyxy: Float32, scores: Float32) -> tuple[Float32, ...]:
         """Raw outputs of boxes and scores; see ``Head``. Any box can be anywhere."""
-        cells, grid_wh = self._cells_and_grids()
-        centers, sizes = centers_and_sizes(boxes_xyxy)
-        wh = np.log(np.maximum(sizes, SMALLEST_SIZE) * grid_wh)
-        objectness, classes = split_scores(scores)
-        if not self.activated:
-            objectness, classes = logit(objectness), logit(classes)
-        return self._outputs_of(centers * grid_wh - cells, wh, objectness, classes)
+        moves, sizes = self._moves_and_sizes(boxes_xyxy)
+        parts = split_scores(scores) if self.activated else map(logit, split_scores(scores))
+        return self._outputs_of(moves, logarithms_of(sizes, self._priors_wh()), *parts)
