@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
-from converters.checks import require_flag, require_instance
+from converters import require
 from converters.description.statements import SourceOptions
 from converters.errors import OptionError
 from converters.spec import Arithmetic, LeakyRelu, Target
@@ -73,9 +73,9 @@ class ConvertOptions:
         if self.opset is not None and (type(self.opset) is not int or self.opset not in IR_VERSIONS):
             raise OptionError(f"opset must be a whole number from {OPSET_RANGE}, got {self.opset!r}")
         try:
-            require_instance(self.source, SourceOptions, "source")
+            require.instance(self.source, SourceOptions, "source")
             for flag in ("any_size", "dequantize", "float16", "freeze_thresholds", "symmetric"):
-                require_flag(getattr(self, flag), flag)
+                require.flag(getattr(self, flag), flag)
         except ValueError as error:
             raise OptionError(str(error)) from error
         if self.dequantize and self.quantize != "none":

@@ -83,7 +83,7 @@ def test_no_collection_looks_at_what_the_program_imported() -> None:
     assert result.stdout.split() == ["True", "True"]
 
 
-@pytest.mark.parametrize("module", ["converters.checks", "converters.errors", "converters.files"])
+@pytest.mark.parametrize("module", ["converters.require", "converters.errors", "converters.files"])
 def test_reading_a_file_needs_the_standard_library_only(module: str) -> None:
     assert imported_by(f"import {module}", ("numpy", *BACK_ENDS)) == []
 

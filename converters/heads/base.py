@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 
-from converters.checks import require_count, require_entries, require_number
+from converters import require
 from converters.heads.arithmetic import (
     Float32,
     cells_xy,
@@ -66,13 +66,13 @@ class RawOutput:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
             raise ValueError(f"the name of a raw output must be text, got {self.name!r}")  # noqa: TRY004 - malformed data
-        for size in require_entries(self.shape, "shape of a raw output"):
-            require_count(size, "each size of a raw output")
+        for size in require.entries(self.shape, "shape of a raw output"):
+            require.count(size, "each size of a raw output")
 
     @classmethod
     def from_dict(cls, data: Any) -> Self:
         """Read ``{"name": "", "shape": [6, 6, 30]}``."""
-        return cls(data["name"], tuple(require_entries(data["shape"], "shape of a raw output")))  # type: ignore[arg-type]  # sizes are checked
+        return cls(data["name"], tuple(require.entries(data["shape"], "shape of a raw output")))  # type: ignore[arg-type]  # sizes are checked
 
     @property
     def value_name(self) -> str:
@@ -368,14 +368,6 @@ def lists_to_tuples(value: Any) -> Any:
 def level_outputs(shapes: Sequence[tuple[int, ...]]) -> tuple[RawOutput, ...]:
     """A raw output per level of a head."""
     return tuple(RawOutput(f"level_{index}" if shapes[1:] else "", shape) for index, shape in enumerate(shapes))
-
-
-def require_pair(value: object, what: str) -> tuple[float, float]:
-    """A (width, height) pair of numbers above 0."""
-    pair = [require_number(entry, f"each of {what}") for entry in require_entries(value, what)]
-    if len(pair) != 2 or min(pair) <= 0:
-        raise ValueError(f"{what} must be a (width, height) pair above 0, got {value!r}")
-    return pair[0], pair[1]
 
 
 def _sizes(shape: Sequence[int | str]) -> str:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from converters.checks import require_count, require_entries, require_flag
+from converters import require
 from converters.heads.arithmetic import (
     Float32,
     centers_and_sizes,
@@ -34,7 +34,7 @@ from converters.heads.arithmetic import (
     sigmoid_nodes,
     split_nodes,
 )
-from converters.heads.base import CellHead, Level, RawOutput, require_pair
+from converters.heads.base import CellHead, Level, RawOutput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,15 +77,15 @@ class BlazeFace(CellHead):
     separate: bool = False  # the network has its boxes, then its scores, as an output per level instead of one each
 
     def __post_init__(self) -> None:
-        require_pair(self.image_wh, "image_wh")
-        if not require_entries(self.levels, "levels"):
+        require.pair(self.image_wh, "image_wh")
+        if not require.entries(self.levels, "levels"):
             raise ValueError("at least one level is needed")
         for level in self.levels:
-            numbers = [require_count(entry, "each number of a level") for entry in require_entries(level, "each level")]
+            numbers = [require.count(entry, "each number of a level") for entry in require.entries(level, "each level")]
             if len(numbers) != 3:
                 raise ValueError(f"each level must be rows, columns and boxes per cell, got {level!r}")
-        require_count(self.num_keypoints, "num_keypoints", low=0)
-        require_flag(self.separate, "separate")
+        require.count(self.num_keypoints, "num_keypoints", low=0)
+        require.flag(self.separate, "separate")
 
     @property
     def num_classes(self) -> int:

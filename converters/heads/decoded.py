@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
-from converters.checks import require_count, require_fields
+from converters import require
 from converters.heads.arithmetic import (
     centers_and_sizes,
     clipped_corners,
@@ -26,7 +26,7 @@ from converters.heads.arithmetic import (
     split_nodes,
     split_scores,
 )
-from converters.heads.base import Head, RawOutput, misfit_of_list, require_pair
+from converters.heads.base import Head, RawOutput, misfit_of_list
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,8 +51,8 @@ class DecodedHead(Head):
     extent_wh: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
-        require_fields(self, require_count, "num_boxes", "num_classes")
-        require_pair(self.extent_wh, "extent_wh")
+        require.fields(self, require.count, "num_boxes", "num_classes")
+        require.pair(self.extent_wh, "extent_wh")
 
     @classmethod
     def _of_list(cls, statements: AllStatements, boxes: int, classes: int) -> Self:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from converters.checks import require_count, require_fields
+from converters import require
 from converters.heads.arithmetic import (
     Float32,
     clipped_corners,
@@ -53,7 +53,7 @@ class FastestDet(CellHead):
     num_classes: int  # NC
 
     def __post_init__(self) -> None:
-        require_fields(self, require_count, "grid_h", "grid_w", "num_classes")
+        require.fields(self, require.count, "grid_h", "grid_w", "num_classes")
 
     @classmethod
     def misfit(cls, facts: SourceFacts, *, by_name: bool) -> str | None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from converters.checks import require_count, require_fields, require_flag, require_number
+from converters import require
 from converters.heads.arithmetic import LEAST_PROBABILITY, clipped_corners, integers, softmax, split_nodes
 from converters.heads.base import CellHead, Level
 
@@ -53,10 +53,10 @@ class Fomo(CellHead):
     activated: bool = True  # the output is probabilities; otherwise logits before their softmax
 
     def __post_init__(self) -> None:
-        require_fields(self, require_count, "grid_h", "grid_w", "num_classes")
-        if require_number(self.size_cells, "size_cells") <= 0:
+        require.fields(self, require.count, "grid_h", "grid_w", "num_classes")
+        if require.number(self.size_cells, "size_cells") <= 0:
             raise ValueError(f"size_cells must be above 0, got {self.size_cells!r}")
-        require_fields(self, require_flag, "merge", "activated")
+        require.fields(self, require.flag, "merge", "activated")
 
     @classmethod
     def misfit(cls, facts: SourceFacts, *, by_name: bool) -> str | None:

@@ -24,14 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from converters.checks import (
-    require_choice,
-    require_count,
-    require_entries,
-    require_flag,
-    require_instance,
-    require_number,
-)
+from converters import require
 from converters.errors import OptionError
 from converters.heads.arithmetic import (
     Float32,
@@ -46,7 +39,7 @@ from converters.heads.arithmetic import (
     split_nodes,
     split_scores,
 )
-from converters.heads.base import CellHead, Level, RawOutput, Shift, level_outputs, lists_to_tuples, require_pair
+from converters.heads.base import CellHead, Level, RawOutput, Shift, level_outputs, lists_to_tuples
 from converters.heads.yolo_v2 import decode_scores, encode_scores
 
 if TYPE_CHECKING:
@@ -74,19 +67,19 @@ class AnchorGrid:
     xy_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        require_count(self.rows, "grid rows")
-        require_count(self.columns, "grid columns")
-        if not require_entries(self.anchors_px, "anchors_px"):
+        require.count(self.rows, "grid rows")
+        require.count(self.columns, "grid columns")
+        if not require.entries(self.anchors_px, "anchors_px"):
             raise ValueError("each grid needs at least one anchor")
         for anchor in self.anchors_px:
-            require_pair(anchor, "each anchor")
-        if not 1 <= require_number(self.xy_scale, "xy_scale") <= 2:
+            require.pair(anchor, "each anchor")
+        if not 1 <= require.number(self.xy_scale, "xy_scale") <= 2:
             raise ValueError(f"xy_scale must lie in 1..2, got {self.xy_scale!r}")
 
 
 def grids_from_json(data: object) -> tuple[AnchorGrid, ...]:
     """Read grids as ``asdict`` writes them; raises ValueError where they are malformed."""
-    return tuple(_grid_from_json(grid) for grid in require_entries(data, "grids"))
+    return tuple(_grid_from_json(grid) for grid in require.entries(data, "grids"))
 
 
 def _grid_from_json(data: Any) -> AnchorGrid:
@@ -124,12 +117,12 @@ class AnchorHead(CellHead):
     image_wh: tuple[float, float]  # width and height of the network's input in pixels
 
     def __post_init__(self) -> None:
-        if not require_entries(self.grids, "grids"):
+        if not require.entries(self.grids, "grids"):
             raise ValueError("at least one grid is needed")
         for grid in self.grids:
-            require_instance(grid, AnchorGrid, "each grid")
-        require_count(self.num_classes, "num_classes")
-        require_pair(self.image_wh, "image_wh")
+            require.instance(grid, AnchorGrid, "each grid")
+        require.count(self.num_classes, "num_classes")
+        require.pair(self.image_wh, "image_wh")
 
     @classmethod
     def _levels_of(cls, statements: AllStatements) -> tuple[tuple[AnchorGrid, ...], int]:
@@ -197,7 +190,7 @@ class YoloV3(AnchorHead):
 
     def __post_init__(self) -> None:
         AnchorHead.__post_init__(self)
-        require_choice(self.class_activation, ClassActivation, "class_activation")
+        require.choice(self.class_activation, ClassActivation, "class_activation")
 
     @classmethod
     def misfit(cls, facts: SourceFacts, *, by_name: bool) -> str | None:
@@ -296,7 +289,7 @@ class YoloV5Raw(AnchorHead):
 
     def __post_init__(self) -> None:
         AnchorHead.__post_init__(self)
-        require_flag(self.anchors_first, "anchors_first")
+        require.flag(self.anchors_first, "anchors_first")
         if any(grid.xy_scale != 1 for grid in self.grids):
             raise ValueError("xy_scale of a yolo_v5_raw grid must be 1: its formula has no other")
 

@@ -32,16 +32,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 
-from converters.checks import (
-    require_choice,
-    require_count,
-    require_entries,
-    require_fields,
-    require_flag,
-    require_number,
-    require_text,
-    require_texts,
-)
+from converters import require
 from converters.errors import OptionError
 from converters.heads.arithmetic import (
     LEAST_PROBABILITY,
@@ -83,7 +74,7 @@ SWAPPED = [1, 0, 3, 2]  # y, x, h, w <-> x, y, w, h, and the same for corners
 
 
 def _require_four(value: object, what: str) -> Four:
-    numbers = [require_number(entry, f"each of {what}") for entry in require_entries(value, what)]
+    numbers = [require.number(entry, f"each of {what}") for entry in require.entries(value, what)]
     if len(numbers) != 4:
         raise ValueError(f"{what} must be four numbers, got {value!r}")
     return numbers[0], numbers[1], numbers[2], numbers[3]
@@ -93,7 +84,7 @@ def _priors_from_base64(text: object) -> tuple[Four, ...] | None:
     if text is None:
         return None
     try:
-        data = base64.b64decode(require_text(text, "priors"), validate=True)
+        data = base64.b64decode(require.text(text, "priors"), validate=True)
     except binascii.Error as error:
         raise ValueError(f"priors must be base64: {error}") from error
     if not data or len(data) % 16:
@@ -103,7 +94,7 @@ def _priors_from_base64(text: object) -> tuple[Four, ...] | None:
 
 
 def _require_parts(value: object) -> tuple[str, ...]:
-    parts = require_texts(value, "parts")
+    parts = require.texts(value, "parts")
     if not parts:
         raise ValueError("parts must name what the network gives")
     return parts
@@ -132,22 +123,22 @@ class Ssd(Head):
     clipped: bool = True  # boxes end at the picture's border; otherwise the tail clips them, after suppression
 
     def __post_init__(self) -> None:
-        require_fields(self, require_count, "num_boxes", "num_classes")
-        require_choice(self.coding, Coding, "coding")
+        require.fields(self, require.count, "num_boxes", "num_classes")
+        require.choice(self.coding, Coding, "coding")
         if min(_require_four(self.scales, "scales")) <= 0:
             raise ValueError(f"scales must be four numbers above 0, got {self.scales!r}")
-        require_choice(self.activation, Activation, "activation")
-        require_fields(self, require_flag, "yx_first", "background", "joined", "clipped")
+        require.choice(self.activation, Activation, "activation")
+        require.fields(self, require.flag, "yx_first", "background", "joined", "clipped")
         if self.priors is not None:
             self._require_priors()
         needed: tuple[Part, ...] = ("scores", "offsets", *(() if self.priors is not None else ("priors",)))
-        if not require_texts(self.parts, "parts"):
+        if not require.texts(self.parts, "parts"):
             object.__setattr__(self, "parts", needed)
         if sorted(self.parts) != sorted(needed):
             raise ValueError(f"parts must be {', '.join(needed)} in any order, got {self.parts!r}")
 
     def _require_priors(self) -> None:
-        priors = require_entries(self.priors, "priors")
+        priors = require.entries(self.priors, "priors")
         if len(priors) != self.num_boxes:
             raise ValueError(f"{len(priors)} priors do not fit {self.num_boxes} boxes: one prior per box is needed")
         for index, prior in enumerate(priors):

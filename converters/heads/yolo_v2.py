@@ -16,14 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from converters.checks import (
-    require_choice,
-    require_count,
-    require_entries,
-    require_fields,
-    require_instance,
-    require_number,
-)
+from converters import require
 from converters.errors import OptionError
 from converters.heads.arithmetic import (
     LEAST_PROBABILITY,
@@ -60,11 +53,11 @@ class Anchors:
     unit: AnchorUnit
 
     def __post_init__(self) -> None:
-        require_choice(self.unit, AnchorUnit, "anchor unit")
-        if not require_entries(self.sizes_wh, "anchors"):
+        require.choice(self.unit, AnchorUnit, "anchor unit")
+        if not require.entries(self.sizes_wh, "anchors"):
             raise ValueError("at least one anchor is needed")
         for size_wh in self.sizes_wh:
-            sizes = [require_number(size, "each anchor size") for size in require_entries(size_wh, "each anchor")]
+            sizes = [require.number(size, "each anchor size") for size in require.entries(size_wh, "each anchor")]
             if len(sizes) != 2:
                 raise ValueError(f"each anchor must be a (width, height) pair, got {size_wh!r}")
             if min(sizes) <= 0:
@@ -101,8 +94,8 @@ class YoloV2(CellHead):
     num_classes: int  # NC
 
     def __post_init__(self) -> None:
-        require_fields(self, require_count, "grid_h", "grid_w", "num_classes")
-        require_instance(self.anchors, Anchors, "anchors")
+        require.fields(self, require.count, "grid_h", "grid_w", "num_classes")
+        require.instance(self.anchors, Anchors, "anchors")
 
     @classmethod
     def misfit(cls, facts: SourceFacts, *, by_name: bool) -> str | None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from converters.checks import require_count, require_entries, require_fields, require_flag
+from converters import require
 from converters.heads.arithmetic import (
     exponential_box_nodes,
     exponential_boxes,
@@ -31,7 +31,7 @@ from converters.heads.arithmetic import (
     split_nodes,
     split_scores,
 )
-from converters.heads.base import STRIDES, CellHead, Level, RawOutput, misfit_of_list, require_pair
+from converters.heads.base import STRIDES, CellHead, Level, RawOutput, misfit_of_list
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,16 +56,16 @@ class Yolox(CellHead):
     separate: bool = False  # the network has an output per level instead of one
 
     def __post_init__(self) -> None:
-        for size in require_entries(self.image_wh, "image_wh"):
-            require_count(size, "each of image_wh")
-        require_pair(self.image_wh, "image_wh")
-        require_count(self.num_classes, "num_classes")
-        if not require_entries(self.strides, "strides"):
+        for size in require.entries(self.image_wh, "image_wh"):
+            require.count(size, "each of image_wh")
+        require.pair(self.image_wh, "image_wh")
+        require.count(self.num_classes, "num_classes")
+        if not require.entries(self.strides, "strides"):
             raise ValueError("at least one stride is needed")
         for stride in self.strides:
-            if any(size % require_count(stride, "each stride") for size in self.image_wh):
+            if any(size % require.count(stride, "each stride") for size in self.image_wh):
                 raise ValueError(f"image_wh {self.image_wh} must be multiples of the strides, {stride} does not fit")
-        require_fields(self, require_flag, "activated", "separate")
+        require.fields(self, require.flag, "activated", "separate")
 
     @classmethod
     def misfit(cls, facts: SourceFacts, *, by_name: bool) -> str | None:  # noqa: ARG003 - its grids are known

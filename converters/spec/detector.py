@@ -12,17 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from converters.checks import (
-    require_choice,
-    require_count,
-    require_entries,
-    require_fields,
-    require_flag,
-    require_fraction,
-    require_instance,
-    require_number,
-    require_texts,
-)
+from converters import require
 from converters.heads import HEADS, head_from_dict
 from converters.heads.base import RawOutput
 from converters.heads.nms import MAX_CANDIDATES
@@ -48,8 +38,8 @@ class Rescaling:
     offset: float
 
     def __post_init__(self) -> None:
-        require_number(self.offset, "rescaling offset")
-        if require_number(self.scale, "rescaling scale") <= 0:
+        require.number(self.offset, "rescaling offset")
+        if require.number(self.scale, "rescaling scale") <= 0:
             raise ValueError(f"rescaling scale must be above 0, got {self.scale!r}")
 
 
@@ -68,12 +58,12 @@ class ImageInput:
     any_size: bool = False
 
     def __post_init__(self) -> None:
-        require_count(self.height, "image height")
-        require_count(self.width, "image width")
-        require_instance(self.rescaling, Rescaling, "image rescaling")
-        require_choice(self.resize, ResizeRule, "resize")
-        require_choice(self.color, Color, "color")
-        require_flag(self.any_size, "any_size")
+        require.count(self.height, "image height")
+        require.count(self.width, "image width")
+        require.instance(self.rescaling, Rescaling, "image rescaling")
+        require.choice(self.resize, ResizeRule, "resize")
+        require.choice(self.color, Color, "color")
+        require.flag(self.any_size, "any_size")
 
     @property
     def channels(self) -> int:
@@ -151,9 +141,9 @@ class Thresholds:
     max_detections: int = 100
 
     def __post_init__(self) -> None:
-        require_fraction(self.score, "score threshold")
-        require_fraction(self.iou, "iou threshold")
-        require_count(self.max_detections, "max_detections", high=MAX_CANDIDATES)
+        require.fraction(self.score, "score threshold")
+        require.fraction(self.iou, "iou threshold")
+        require.count(self.max_detections, "max_detections", high=MAX_CANDIDATES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +161,11 @@ class Suppression:
     classes_per_box: int = 1
 
     def __post_init__(self) -> None:
-        require_fields(self, require_flag, "across_classes", "unclipped", "class_first")
-        require_fields(self, require_count, "per_class", optional=True)
+        require.fields(self, require.flag, "across_classes", "unclipped", "class_first")
+        require.fields(self, require.count, "per_class", optional=True)
         if self.across_classes and (self.per_class is not None or self.class_first):
             raise ValueError("per_class and class_first are about classes that are suppressed one by one")
-        if require_count(self.classes_per_box, "classes_per_box") > 1 and not self.across_classes:
+        if require.count(self.classes_per_box, "classes_per_box") > 1 and not self.across_classes:
             raise ValueError("classes_per_box is about boxes that suppress each other across classes")
 
     def max_boxes(self, rows: int) -> int:
@@ -212,15 +202,15 @@ class DetectorSpec:
     suppression: Suppression = field(default_factory=Suppression)  # which boxes suppress which
 
     def __post_init__(self) -> None:
-        require_instance(self.image, ImageInput, "image")
-        require_instance(self.head, (*HEADS.values(), type(None)), "head")
-        require_texts(self.class_names, "class_names")
-        require_instance(self.thresholds, Thresholds, "thresholds")
-        require_instance(self.suppression, Suppression, "suppression")
-        for name in require_texts(self.assumed, "assumed"):
-            require_choice(name, Assumed, "assumed")
-        for output in require_entries(self.raw_outputs, "raw_outputs"):
-            require_instance(output, RawOutput, "each raw output")
+        require.instance(self.image, ImageInput, "image")
+        require.instance(self.head, (*HEADS.values(), type(None)), "head")
+        require.texts(self.class_names, "class_names")
+        require.instance(self.thresholds, Thresholds, "thresholds")
+        require.instance(self.suppression, Suppression, "suppression")
+        for name in require.texts(self.assumed, "assumed"):
+            require.choice(name, Assumed, "assumed")
+        for output in require.entries(self.raw_outputs, "raw_outputs"):
+            require.instance(output, RawOutput, "each raw output")
         names = [output.name for output in self.raw_outputs]
         if len(set(names)) < len(names) or ("" in names and len(names) > 1):
             raise ValueError(f"raw outputs need names that differ, got {names}")
@@ -308,7 +298,7 @@ class DetectorSpec:
         """
         try:
             image, head, thresholds = data["image"], data["head"], data["thresholds"]
-            raw_outputs = require_entries(data["raw_outputs"], "raw_outputs")
+            raw_outputs = require.entries(data["raw_outputs"], "raw_outputs")
             return cls(
                 image=ImageInput(
                     height=image["height"],
@@ -319,10 +309,10 @@ class DetectorSpec:
                     any_size=image.get("any_size", False),
                 ),
                 head=None if head is None else head_from_dict(head),
-                class_names=require_texts(data["class_names"], "class_names"),
+                class_names=require.texts(data["class_names"], "class_names"),
                 thresholds=Thresholds(thresholds["score"], thresholds["iou"], thresholds["max_detections"]),
                 raw_outputs=tuple(RawOutput.from_dict(output) for output in raw_outputs),
-                assumed=require_texts(data.get("assumed", ()), "assumed"),
+                assumed=require.texts(data.get("assumed", ()), "assumed"),
                 suppression=Suppression.from_dict(data.get("suppression", asdict(Suppression()))),
             )
         except (KeyError, TypeError, IndexError) as error:
@@ -337,8 +327,8 @@ class DetectorSpec:
         """
         try:
             kind, anchors = data["head"], data["anchors"]
-            grid = tuple(require_count(data[name], name) for name in ("grid_h", "grid_w", "head_channels"))
-            sizes = [] if anchors is None else require_entries(anchors["sizes_wh"], "anchors")
+            grid = tuple(require.count(data[name], name) for name in ("grid_h", "grid_w", "head_channels"))
+            sizes = [] if anchors is None else require.entries(anchors["sizes_wh"], "anchors")
             names = len(data["class_names"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"detector description is incomplete or malformed: {error}") from error

@@ -16,19 +16,7 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from converters.checks import (
-    require_choice,
-    require_count,
-    require_entries,
-    require_fields,
-    require_flag,
-    require_fraction,
-    require_instance,
-    require_number,
-    require_release,
-    require_text,
-    require_texts,
-)
+from converters import require
 from converters.spec.contract import CONTRACT_VERSION
 from converters.spec.detector import DetectorSpec
 
@@ -59,7 +47,7 @@ class SourceInfo:
     format: str  # a row of ``converters.sources.SOURCES``, such as ``"tflite"``
 
     def __post_init__(self) -> None:
-        require_fields(self, require_text, "name", "sha256", "format", of="source")
+        require.fields(self, require.text, "name", "sha256", "format", of="source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +65,16 @@ class TensorTwin:
     by: str | None = None  # title of the pass behind ``fate``, None for ``"kept"``
 
     def __post_init__(self) -> None:
-        require_text(self.layout, "twin layout")
-        require_count(self.zero_point_shift, "twin zero_point_shift", low=-255, high=255)
-        require_choice(self.fate, Fate, "twin fate")
+        require.text(self.layout, "twin layout")
+        require.count(self.zero_point_shift, "twin zero_point_shift", low=-255, high=255)
+        require.choice(self.fate, Fate, "twin fate")
         if (self.fate == "removed") != (self.onnx is None):
             raise ValueError(f"a {self.fate} twin cannot have the ONNX name {self.onnx!r}")
         if self.onnx is not None:
-            require_text(self.onnx, "twin ONNX name")
+            require.text(self.onnx, "twin ONNX name")
         if (self.fate == "kept") != (self.by is None):
             raise ValueError(f"a {self.fate} twin cannot be the work of pass {self.by!r}")
-        require_fields(self, require_text, "by", of="twin", optional=True)
+        require.fields(self, require.text, "by", of="twin", optional=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +91,9 @@ class Deviation:
     written: float | None  # the graph's number, None for a table
 
     def __post_init__(self) -> None:
-        require_fields(self, require_text, "tensor", "operator", of="deviation")
-        require_choice(self.kind, DeviationKind, "deviation kind")
-        require_fields(self, require_number, "source", "written", of="deviation", optional=True)
+        require.fields(self, require.text, "tensor", "operator", of="deviation")
+        require.choice(self.kind, DeviationKind, "deviation kind")
+        require.fields(self, require.number, "source", "written", of="deviation", optional=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +107,14 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         fractions = ("score_threshold", "nms_iou_threshold", "evaluation_iou")
-        require_fields(self, require_fraction, *fractions, optional=True)
-        require_fields(self, require_count, "max_detections", optional=True)
+        require.fields(self, require.fraction, *fractions, optional=True)
+        require.fields(self, require.count, "max_detections", optional=True)
 
 
 def _require_quantisation(part: GoldenPart | GoldenVector) -> None:
-    if require_number(part.scale, "golden scale") <= 0:
+    if require.number(part.scale, "golden scale") <= 0:
         raise ValueError(f"golden scale must be above 0, got {part.scale!r}")
-    require_count(part.zero_point, "golden zero_point", low=0, high=255)
+    require.count(part.zero_point, "golden zero_point", low=0, high=255)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +126,7 @@ class GoldenPart:
     zero_point: int  # in uint8 form
 
     def __post_init__(self) -> None:
-        require_count(self.start, "golden start")
+        require.count(self.start, "golden start")
         _require_quantisation(self)
 
 
@@ -161,14 +149,14 @@ class GoldenVector:
     further: tuple[GoldenPart, ...] = ()  # the second and further raw outputs, where there are several
 
     def __post_init__(self) -> None:
-        require_fields(self, require_count, "generator", "stride", of="golden")
-        require_fields(self, partial(require_count, low=0), "seed", "bound_lsb", "other_kernels_lsb", of="golden")
-        require_text(self.codes, "golden codes")
-        if not SHA256.fullmatch(require_text(self.sha256, "golden sha256")):
+        require.fields(self, require.count, "generator", "stride", of="golden")
+        require.fields(self, partial(require.count, low=0), "seed", "bound_lsb", "other_kernels_lsb", of="golden")
+        require.text(self.codes, "golden codes")
+        if not SHA256.fullmatch(require.text(self.sha256, "golden sha256")):
             raise ValueError(f"golden sha256 must be 64 hex digits, got {self.sha256!r}")
         _require_quantisation(self)
         for part in self.further:
-            require_instance(part, GoldenPart, "further golden output")
+            require.instance(part, GoldenPart, "further golden output")
         starts = [part.start for part in self.further]
         if starts != sorted(set(starts)):
             raise ValueError(f"further golden outputs must begin one behind the other, got {starts}")
@@ -208,26 +196,26 @@ class ModelDocument:
     contract: int = field(default=CONTRACT_VERSION)  # version of the contract
 
     def __post_init__(self) -> None:
-        require_instance(self.spec, DetectorSpec, "spec")
-        require_instance(self.source, SourceInfo, "source")
-        require_text(self.quantization, "quantization")
-        require_choice(self.activations, ActivationCodes, "activations")
-        require_choice(self.leaky_relu, LeakyRelu, "leaky_relu")
-        require_choice(self.arithmetic, Arithmetic, "arithmetic")
-        require_choice(self.target, Target, "target")
-        require_fields(self, require_flag, "freeze_thresholds", *FLAGS)
-        require_fields(self, require_texts, "passes", "notes")
+        require.instance(self.spec, DetectorSpec, "spec")
+        require.instance(self.source, SourceInfo, "source")
+        require.text(self.quantization, "quantization")
+        require.choice(self.activations, ActivationCodes, "activations")
+        require.choice(self.leaky_relu, LeakyRelu, "leaky_relu")
+        require.choice(self.arithmetic, Arithmetic, "arithmetic")
+        require.choice(self.target, Target, "target")
+        require.fields(self, require.flag, "freeze_thresholds", *FLAGS)
+        require.fields(self, require.texts, "passes", "notes")
         for name, twin in self.tensors.items():
-            require_text(name, "each tensor name")
-            require_instance(twin, TensorTwin, f"tensors[{name!r}]")
+            require.text(name, "each tensor name")
+            require.instance(twin, TensorTwin, f"tensors[{name!r}]")
         for deviation in self.deviations:
-            require_instance(deviation, Deviation, "each deviation")
-        require_instance(self.oldest_runtimes, dict, "oldest_runtimes")
+            require.instance(deviation, Deviation, "each deviation")
+        require.instance(self.oldest_runtimes, dict, "oldest_runtimes")
         for runtime, release in self.oldest_runtimes.items():
-            require_release(release, f"oldest_runtimes[{require_text(runtime, 'each runtime')!r}]")
-        require_instance(self.evaluation, (EvaluationSettings, type(None)), "evaluation")
-        require_instance(self.golden, (GoldenVector, type(None)), "golden")
-        require_fields(self, require_text, "licence", "origin", optional=True)
+            require.release(release, f"oldest_runtimes[{require.text(runtime, 'each runtime')!r}]")
+        require.instance(self.evaluation, (EvaluationSettings, type(None)), "evaluation")
+        require.instance(self.golden, (GoldenVector, type(None)), "golden")
+        require.fields(self, require.text, "licence", "origin", optional=True)
         if self.contract != CONTRACT_VERSION:
             raise ValueError(f"contract version {self.contract!r} is not {CONTRACT_VERSION}, the one this xdet writes")
 
@@ -261,19 +249,19 @@ class ModelDocument:
             data = json.loads(text)
             read_spec = _require_version(data["contract"])
             evaluation, golden = data.get("evaluation"), data.get("golden")
-            deviations = require_entries(data.get("deviations", ()), "deviations")
+            deviations = require.entries(data.get("deviations", ()), "deviations")
             read = {
                 "contract": CONTRACT_VERSION,
                 "spec": read_spec(data["spec"]),
                 "source": _known(SourceInfo, data["source"]),
-                "passes": require_texts(data["passes"], "passes"),
-                "notes": require_texts(data["notes"], "notes"),
+                "passes": require.texts(data["passes"], "passes"),
+                "notes": require.texts(data["notes"], "notes"),
                 "tensors": {name: _known(TensorTwin, twin) for name, twin in data["tensors"].items()},
                 "deviations": tuple(_known(Deviation, entry) for entry in deviations),
                 "evaluation": None if evaluation is None else _known(EvaluationSettings, evaluation),
             }
             if golden is not None:
-                further = require_entries(golden.get("further", []), "further golden outputs")
+                further = require.entries(golden.get("further", []), "further golden outputs")
                 parts = tuple(_known(GoldenPart, part) for part in further)
                 read["golden"] = _known(GoldenVector, {**golden, "further": parts})
             return _known(cls, {**data, **read})
@@ -283,7 +271,7 @@ class ModelDocument:
 
 def _known(cls: type[T], data: Any) -> T:
     """An object from the keys of ``data`` that its class knows."""
-    require_instance(data, dict, cls.__name__)
+    require.instance(data, dict, cls.__name__)
     return cls(**{f.name: data[f.name] for f in fields(cls) if f.name in data})  # type: ignore[arg-type]  # a dataclass
 
 

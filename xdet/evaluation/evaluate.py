@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.checks import require_choice
+from converters import require
 from converters.spec import Thresholds
 from xdet.errors import DataError, ModelError, UsageError
 from xdet.evaluation import PROTOCOLS, ProtocolName
@@ -202,9 +202,9 @@ def evaluate(
     if not paths:
         raise UsageError("name at least one model to evaluate")
     try:
-        require_choice(protocol, ProtocolName, "--protocol")
+        require.choice(protocol, ProtocolName, "--protocol")
         if crowd is not None:
-            require_choice(crowd, CrowdRule, "--crowd")
+            require.choice(crowd, CrowdRule, "--crowd")
         thresholds = Thresholds(score_threshold, iou_threshold, max_detections)
     except ValueError as error:
         raise UsageError(f"{error}; choose another") from error
