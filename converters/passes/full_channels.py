@@ -58,7 +58,7 @@ from converters.passes.base import (
     remove_unread,
     take_over,
 )
-from converters.passes.shifted_rows import is_shiftable
+from converters.passes.depthwise import is_shiftable
 from converters.passes.weights import add_channels, codes_behind, is_depthwise, node_of, required
 from converters.spec import CONTRACT_NAMES
 

@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING
 from onnx_ir.passes import common
 
 from converters.passes.activations import LeakyAsSum, PoolBeforeActivation
-from converters.passes.average_as_convolution import AverageAsConvolution
-from converters.passes.cancel_transposes import CancelTransposes
-from converters.passes.channel_choice import ChannelChoice
 from converters.passes.codes import ClampCodes, PadCodes, RepeatPixels
+from converters.passes.depthwise import AverageAsConvolution, ShiftedRows
 from converters.passes.fold import FoldAffine, FoldPad
 from converters.passes.full_channels import FullChannels, FullOutputs
-from converters.passes.shifted_rows import ShiftedRows
+from converters.passes.movements import CancelTransposes, ChannelChoice
 from converters.passes.signed_weights import SignedWeights
 from converters.passes.stems import StridedStem, WideStem
 

@@ -53,8 +53,8 @@ from converters.heads.arithmetic import iou_xyxy
 from converters.heads.base import join_outputs
 from converters.heads.nms import detect_from_head
 from converters.passes.base import only_consumer
-from converters.passes.cancel_transposes import CancelTransposes
 from converters.passes.fold import FoldAffine
+from converters.passes.movements import CancelTransposes
 from converters.quant import real_numbers
 from converters.quantize.parameters import (
     activation_params,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.passes.average_as_convolution import AverageAsConvolution
+from converters.passes.depthwise import AverageAsConvolution
 from tests.converters.passes.networks import QdqWriter, assert_bits_stay, assert_declined, kinds, rewritten
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Transposes that undo each other cancel, and the name map follows every tensor through the rewrites."""
+"""The name map follows every tensor through the rewrites."""
 
 from __future__ import annotations
 
@@ -7,24 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converters.passes.base import Moved, remove_unread
-from converters.passes.cancel_transposes import CancelTransposes
 from converters.passes.pipelines import follow_twins, permuted_layout
 from converters.spec import TensorTwin
-from tests.converters.passes.networks import assert_bits_stay, assert_declined, kinds, parse
+from tests.converters.passes.networks import kinds, parse
 
-TRANSPOSES = """
-g (uint8[1,2,3,4] x) => (float[1,2,3,4] y)
-<float s = {0.05}, uint8 z = {125}>
-{
-  d = DequantizeLinear(x, s, z)
-  r = Relu(d)
-  a = Transpose<perm = [0, 2, 3, 1]>(r)
-  q = QuantizeLinear(a, s, z)
-  e = DequantizeLinear(q, s, z)
-  b = Transpose<perm = PERM>(e)
-  y = Neg(b)
-}"""
-INVERSE = "[0, 3, 1, 2]"
 GRAPH = "g (float[1] x) => (float[1] y) { k = Neg(x)  y = Neg(k) }"
 
 
@@ -78,47 +64,6 @@ def test_a_permutation_and_its_inverse_leave_the_layout(perm: list[int]) -> None
     inverse = [perm.index(axis) for axis in range(4)]
     for layout in ("same", "NHWC->NCHW"):
         assert permuted_layout(permuted_layout(layout, perm), inverse) == layout
-
-
-def test_cancelled_transposes_tell_where_codes_went() -> None:
-    model = parse(TRANSPOSES, PERM=INVERSE)
-    changes = CancelTransposes().changes(model)
-    moves = [move for change in changes for move in change.moved]
-    twins = {"t": TensorTwin("q", "same", 128)}
-    found = follow_twins(twins, "cancel transposes", moves, model.graph)["t"]
-    assert found == TensorTwin("q/untransposed", "NHWC->NCHW", 128)
-
-
-def test_the_raw_head_keeps_its_name_when_transposes_cancel() -> None:
-    text = TRANSPOSES.replace("b = Transpose", "head = Transpose").replace("Neg(b)", "Neg(head)")
-    model = parse(text, PERM=INVERSE)
-    assert CancelTransposes()(model).modified
-    assert kinds(model) == "DequantizeLinear Relu QuantizeLinear DequantizeLinear Neg"
-    assert "head" in {value.name for node in model.graph for value in node.outputs}
-
-
-def test_a_head_between_bare_transposes_is_left_alone() -> None:
-    text = """g (float[1,2,3,4] x) => (float[1,2,3,4] y)
-    { a = Transpose<perm = [0, 2, 3, 1]>(x)  head = Transpose<perm = [0, 3, 1, 2]>(a)  y = Neg(head) }"""
-    model = parse(text)
-    assert not CancelTransposes()(model).modified
-
-
-def test_inverse_transposes_cancel_across_a_quantisation() -> None:
-    model = assert_bits_stay(CancelTransposes(), lambda: parse(TRANSPOSES, PERM=INVERSE))
-    assert kinds(model) == "DequantizeLinear Relu QuantizeLinear DequantizeLinear Neg"
-
-
-@pytest.mark.parametrize(
-    ("outputs", "perm", "reason"),
-    [
-        pytest.param("(float[1,4,2,3] y)", "[0, 2, 3, 1]", "not its inverse", id="not inverse"),
-        pytest.param("(float[1,2,3,4] y, uint8[1,3,4,2] q)", INVERSE, "read elsewhere", id="another reader"),
-    ],
-)
-def test_other_transposes_stay(outputs: str, perm: str, reason: str) -> None:
-    text = TRANSPOSES.replace("(float[1,2,3,4] y)", outputs)
-    assert_declined(CancelTransposes(), parse(text, PERM=perm), reason)
 
 
 def test_what_nobody_reads_is_removed_once_though_it_was_read_twice() -> None:

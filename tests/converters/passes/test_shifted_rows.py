@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from converters.passes.depthwise import ShiftedRows, row_parts
 from converters.passes.pipelines import run_pipeline
-from converters.passes.shifted_rows import ShiftedRows, row_parts
 from converters.passes.weights import codes_behind
 from tests.converters.passes.networks import (
     Convolution,

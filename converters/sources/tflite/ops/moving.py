@@ -2,7 +2,7 @@
 
 Bit exact: codes are moved, whatever the output's scale. Only a uint8 CONCATENATION rescales operands of another scale
 (``converters.integer.functions``). A rank-4 value lives in NCHW, so a reshape goes through the source's layout; the
-pairs of Transpose that this leaves between operators are removed by ``converters.passes.cancel_transposes``.
+pairs of Transpose that this leaves between operators are removed by ``converters.passes.movements``.
 
 Indices of STRIDED_SLICE and GATHER are constant, and PAD fills with the zero-point. What STRIDED_SLICE takes is said as
 numpy says it, whose basic indexing has the same ellipsis, new axes, dropped axes and clamping as TFLite's five masks.

@@ -1,14 +1,16 @@
-"""Shuffles in many steps become one choice of channels; other movements stay."""
+"""Transposes that undo each other cancel, and shuffles in many steps become one choice of channels; others stay."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.passes.channel_choice import ChannelChoice
-from converters.passes.pipelines import run_pipeline
+from converters.passes.movements import CancelTransposes, ChannelChoice
+from converters.passes.pipelines import follow_twins, run_pipeline
+from converters.spec import TensorTwin
 from tests.converters.passes.networks import (
     assert_bits_stay,
     assert_declined,
@@ -22,6 +24,19 @@ from tests.converters.passes.networks import (
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+TRANSPOSES = """
+g (uint8[1,2,3,4] x) => (float[1,2,3,4] y)
+<float s = {0.05}, uint8 z = {125}>
+{
+  d = DequantizeLinear(x, s, z)
+  r = Relu(d)
+  a = Transpose<perm = [0, 2, 3, 1]>(r)
+  q = QuantizeLinear(a, s, z)
+  e = DequantizeLinear(q, s, z)
+  b = Transpose<perm = PERM>(e)
+  y = Neg(b)
+}"""
+INVERSE = "[0, 3, 1, 2]"
 # [N, H, W, C] as groups x C / groups, exchanged, and split in two, as TFLite's operators are written in NCHW
 SHUFFLE = """g (uint8[BATCH,CHANNELS,2,3] x) => (uint8[a,b,c,d] y, uint8[e,f,g,h] w)
 <float s = {0.05}, float s2 = {OTHER}, uint8 z = {7}, int64[5] wide = {LEAD,2,3,GROUPS,EACH},
@@ -83,3 +98,44 @@ def test_a_change_of_scale_ends_a_chain() -> None:
     run_pipeline(model, "cpu")
     assert "Gather" not in kinds(model)
     assert_equal(run(model), run(shuffle(OTHER=0.06)))
+
+
+def test_cancelled_transposes_tell_where_codes_went() -> None:
+    model = parse(TRANSPOSES, PERM=INVERSE)
+    changes = CancelTransposes().changes(model)
+    moves = [move for change in changes for move in change.moved]
+    twins = {"t": TensorTwin("q", "same", 128)}
+    found = follow_twins(twins, "cancel transposes", moves, model.graph)["t"]
+    assert found == TensorTwin("q/untransposed", "NHWC->NCHW", 128)
+
+
+def test_the_raw_head_keeps_its_name_when_transposes_cancel() -> None:
+    text = TRANSPOSES.replace("b = Transpose", "head = Transpose").replace("Neg(b)", "Neg(head)")
+    model = parse(text, PERM=INVERSE)
+    assert CancelTransposes()(model).modified
+    assert kinds(model) == "DequantizeLinear Relu QuantizeLinear DequantizeLinear Neg"
+    assert "head" in {value.name for node in model.graph for value in node.outputs}
+
+
+def test_a_head_between_bare_transposes_is_left_alone() -> None:
+    text = """g (float[1,2,3,4] x) => (float[1,2,3,4] y)
+    { a = Transpose<perm = [0, 2, 3, 1]>(x)  head = Transpose<perm = [0, 3, 1, 2]>(a)  y = Neg(head) }"""
+    model = parse(text)
+    assert not CancelTransposes()(model).modified
+
+
+def test_inverse_transposes_cancel_across_a_quantisation() -> None:
+    model = assert_bits_stay(CancelTransposes(), lambda: parse(TRANSPOSES, PERM=INVERSE))
+    assert kinds(model) == "DequantizeLinear Relu QuantizeLinear DequantizeLinear Neg"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "perm", "reason"),
+    [
+        pytest.param("(float[1,4,2,3] y)", "[0, 2, 3, 1]", "not its inverse", id="not inverse"),
+        pytest.param("(float[1,2,3,4] y, uint8[1,3,4,2] q)", INVERSE, "read elsewhere", id="another reader"),
+    ],
+)
+def test_other_transposes_stay(outputs: str, perm: str, reason: str) -> None:
+    text = TRANSPOSES.replace("(float[1,2,3,4] y)", outputs)
+    assert_declined(CancelTransposes(), parse(text, PERM=perm), reason)
