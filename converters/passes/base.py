@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from converters.graph import constant_of
+from converters.graph import constant_at, constant_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -193,6 +193,21 @@ def only_consumer(value: ir.Value) -> ir.Node | None:
     if len(uses) != 1 or value.is_graph_output():
         return None
     return next(iter(uses)).node
+
+
+def require_zeros(pad: ir.Node, what: str) -> None:
+    """Decline a Pad that fills with anything but a constant 0; the reason calls it ``what``."""
+    if pad.attributes.get_string("mode", "constant") != "constant":
+        raise DeclinedError(f"{what} does not pad with a constant")
+    value = constant_at(pad, 2)
+    if (len(pad.inputs) > 2 and pad.inputs[2] is not None) and (value is None or value.any()):
+        raise DeclinedError(f"{what} pads with another value than 0")
+
+
+def require_stated_padding(node: ir.Node) -> None:
+    """Decline a node whose padding follows from its input's size."""
+    if node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        raise DeclinedError("its padding is automatic")
 
 
 def producer(value: ir.Value | None) -> ir.Node | None:

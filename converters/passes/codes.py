@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.graph import GraphWriter, constant_at, constant_of
-from converters.passes.base import Changed, DeclinedError, NodeRewrite, equal_pair_around, take_over
+from converters.passes.base import Changed, DeclinedError, NodeRewrite, equal_pair_around, require_zeros, take_over
 from converters.quant import quantize
 
 if TYPE_CHECKING:
@@ -57,16 +57,14 @@ class ClampCodes(NodeRewrite):
         if any(value is not None and constant_of(value) is None for value in node.inputs[1:]):
             raise DeclinedError("its bounds are computed")
         writer, name = GraphWriter.inserting(graph, node), f"{node.name}/codes"
-        bounds: list[ir.Value | None] = []
-        codes: list[int | None] = [None, None]
-        for position, side in ((1, "lowest"), (2, "highest")):
-            real = constant_at(node, position)
-            if real is None:
-                bounds.append(None)
-                continue
-            code = quantize(real, after.scale, after.zero_point, after.dtype.type)
-            bounds.append(writer.constant(code, f"{name}/{side}"))
-            codes[position - 1] = int(code.reshape(()))
+        reals = [constant_at(node, position) for position in (1, 2)]
+        codes = [
+            None if real is None else quantize(real, after.scale, after.zero_point, after.dtype.type) for real in reals
+        ]
+        bounds = [
+            None if code is None else writer.constant(code, f"{name}/{side}")
+            for code, side in zip(codes, ("lowest", "highest"), strict=True)
+        ]
         take_over(graph, writer.op("Clip", [before.source, *bounds[: len(node.inputs) - 1]], name), after.result)
         return Changed(f"{node.name}: codes {codes[0]} to {codes[1]}")
 
@@ -82,12 +80,7 @@ class PadCodes(NodeRewrite):
         before, after = equal_pair_around(node)
         if before.dtype != np.uint8:
             raise DeclinedError("its codes are int8")
-        if node.attributes.get_string("mode", "constant") != "constant":
-            raise DeclinedError("it does not pad with a constant")
-        if len(node.inputs) > 2 and node.inputs[2] is not None:
-            value = constant_at(node, 2)
-            if value is None or value.any():
-                raise DeclinedError("it pads with another value than 0")
+        require_zeros(node, "it")
         writer, name = GraphWriter.inserting(graph, node), f"{node.name}/codes"
         zero = writer.constant(np.array(after.zero_point, np.uint8), f"{name}/padding")
         codes = writer.op("Pad", [before.source, node.inputs[1], zero, *node.inputs[3:]], name)

@@ -59,6 +59,7 @@ from converters.passes.base import (
     pair_around,
     producer,
     quantize_behind,
+    require_stated_padding,
     take_over,
 )
 from converters.passes.signed_weights import split_columns, zero_point_of
@@ -147,11 +148,9 @@ class ShiftedRows(NodeRewrite):
     def rewrite_at(self, graph: ir.Graph, node: ir.Node) -> Changed | None:
         """Rewrite a depthwise convolution of 8 to 64 channels."""
         rows = _match(node) if is_depthwise(node) else None
-        return (
-            None
-            if rows is None
-            else Changed(f"{node.name}: {rows.group} pixels per group", _replace(graph, node, rows))
-        )
+        if rows is None:
+            return None
+        return Changed(f"{node.name}: {rows.group} pixels per group", _replace(graph, node, rows))
 
 
 def is_shiftable(conv: ir.Node) -> bool:
@@ -179,8 +178,7 @@ def _match(conv: ir.Node) -> _Rows | None:
     strides, dilations = (conv.attributes.get_ints(name, [1, 1]) for name in ("strides", "dilations"))
     if strides[1] != 1 or list(dilations) != [1, 1] or codes.shape[3] == 1:
         raise DeclinedError("its columns are not next to each other")
-    if conv.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        raise DeclinedError("its padding is automatic")
+    require_stated_padding(conv)
     return _Rows(before, after, *_sizes(conv, before, codes, fewest), weights, columns, zero_point)
 
 
@@ -207,16 +205,9 @@ def _pads(conv: ir.Node) -> tuple[int, int, int, int]:
 
 
 def row_parts(width: int, columns: Sequence[int], pads: tuple[int, int], group: int) -> tuple[int, list[int]]:
-    """How a row of copies is put together.
+    """Groups from one copy of a row to the next, and pixels of padding in front of every copy and behind the last.
 
-    Args:
-        width: pixels of the picture's row.
-        columns: of the kernel, for every copy, in ascending order.
-        pads: the convolution's, left and right.
-        group: pixels per group.
-
-    Returns:
-        Groups from one copy to the next, and the pixels of padding in front of every copy and behind the last one.
+    ``columns`` of the kernel stand for the copies, in ascending order; ``pads`` are the convolution's, left and right.
     """
     left, right = pads
     apart = -(-(width + max(1, left, right)) // group)

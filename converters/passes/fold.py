@@ -45,6 +45,8 @@ from converters.passes.base import (
     pair_before,
     producer,
     remove_unread,
+    require_stated_padding,
+    require_zeros,
     take_over,
 )
 from converters.passes.weights import required
@@ -135,8 +137,7 @@ class FoldPad(NodeRewrite):
         if before is None or not (before.matches(after) and after.matches(middle)):
             raise DeclinedError(f"{pad.name} changes scale or zero-point")
         spatial = _zero_padding(pad)
-        if node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-            raise DeclinedError("its padding is automatic")
+        require_stated_padding(node)
         own = node.attributes.get_ints("pads", [0] * len(spatial))
         total = [a + b for a, b in zip(own, spatial, strict=True)]
         source = new_node("DequantizeLinear", [before.source, *middle.node.inputs[1:]], f"{node.name}/unpadded")
@@ -150,15 +151,10 @@ class FoldPad(NodeRewrite):
 
 def _zero_padding(pad: ir.Node) -> tuple[int, ...]:
     """The spatial pads, beginnings before ends."""
-    if pad.attributes.get_string("mode", "constant") != "constant" or len(pad.inputs) > 3:
-        raise DeclinedError(f"{pad.name} does not pad with a constant along all axes")
     pads = constant_at(pad, 1)
-    if pads is None:
-        raise DeclinedError(f"{pad.name} computes its padding at run time")
-    if len(pad.inputs) > 2 and pad.inputs[2] is not None:
-        value = constant_at(pad, 2)
-        if value is None or value.any():
-            raise DeclinedError(f"{pad.name} pads with another value than 0")
+    if pads is None or len(pad.inputs) > 3:
+        raise DeclinedError(f"{pad.name} computes its padding at run time, or names its axes")
+    require_zeros(pad, str(pad.name))
     begins, ends = np.split(pads, 2)
     if begins[:2].any() or ends[:2].any() or (begins < 0).any() or (ends < 0).any():
         raise DeclinedError(f"{pad.name} pads batch or channels, or crops")

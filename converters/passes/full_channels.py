@@ -56,6 +56,7 @@ from converters.passes.base import (
     producer,
     quantize_behind,
     remove_unread,
+    require_zeros,
     take_over,
 )
 from converters.passes.depthwise import is_shiftable
@@ -184,12 +185,10 @@ def _take_pad(region: _Region, pad: ir.Node, value: ir.Value, channels: int) -> 
         pair = equal_pair_around(pad)
     except DeclinedError as reason:
         raise DeclinedError(f"{pad.name} is not between one pair of equal scale and zero-point") from reason
-    edges, has_value = constant_at(pad, 1), len(pad.inputs) > 2 and pad.inputs[2] is not None
-    filling = constant_at(pad, 2) if has_value else None
+    edges = constant_at(pad, 1)
     if edges is None or len(pad.inputs) > 3 or edges.shape != (8,) or edges[[0, 1, 4]].any() or edges[5] < 0:
         raise DeclinedError(f"{pad.name} pads other than behind the channels")
-    if pad.attributes.get_string("mode", "constant") != "constant" or (filling is not None and filling.any()):
-        raise DeclinedError(f"{pad.name} pads with another value than 0")
+    require_zeros(pad, str(pad.name))
     added, region.pads[pad] = int(edges[5]), pair
     narrow = channels if value is pad.inputs[0] else channels - added
     return [(pair[0].result, narrow), (pad.outputs[0], narrow + added)]
