@@ -82,8 +82,7 @@ def _tanh(x: NDArray[np.float32]) -> NDArray[np.float32]:
         above, below = np.expm1(twice).astype(np.float32), np.expm1(-twice).astype(np.float32)
     two = np.float32(2)
     sizes = np.where(twice < 2, -below / (below + two), np.float32(1) - two / (above + two))
-    signed: NDArray[np.float32] = np.copysign(sizes, x)
-    return signed
+    return np.asarray(np.copysign(sizes, x))
 
 
 def _float32(function: np.ufunc) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
@@ -104,8 +103,7 @@ def function_table(op: str, case: LeakyCase) -> Table:
     x = case.relative_inputs
     ratio = np.float32(case.scale_in) / np.float32(case.scale_out)
     if op == "NEG":
-        negated: Table = np.where(x + case.zero_point_in == -128, -128, -x - case.zero_point_in)
-        return negated
+        return np.asarray(np.where(x + case.zero_point_in == -128, -128, -x - case.zero_point_in))
     if op == "ABS":
         return case.outputs(np.abs(x) if case.scale_in == case.scale_out else rescaled(np.abs(x), float(ratio)))
     if op == "SQRT":
@@ -126,8 +124,7 @@ def function_table(op: str, case: LeakyCase) -> Table:
 
 def _bounded(steps: NDArray[Any]) -> Integers:
     """Whole numbers of any size, as int64 that still lie beyond all codes."""
-    bounded: Integers = np.clip(steps, -512, 512).astype(np.int64)
-    return bounded
+    return np.asarray(np.clip(steps, -512, 512), np.int64)
 
 
 def _late_codes(case: LeakyCase, reals: NDArray[np.float32]) -> Table:
@@ -135,8 +132,7 @@ def _late_codes(case: LeakyCase, reals: NDArray[np.float32]) -> Table:
     shift = 128 if case.unsigned else 0
     with np.errstate(over="ignore"):
         steps = reals * (np.float32(1) / case.scale_out) + np.float32(case.zero_point_out + shift)
-    codes: Table = np.clip(np.rint(steps), shift - 128, shift + 127).astype(np.int64) - shift
-    return codes
+    return np.asarray(np.clip(np.rint(steps), shift - 128, shift + 127), np.int64) - shift
 
 
 def square_table(case: LeakyCase) -> Table:
@@ -255,14 +251,12 @@ def _multiplier16(factor: float) -> tuple[int, int]:
 
 def _int16(values: Integers) -> Integers:
     """Values that saturate where 16 bits end."""
-    saturated: Integers = np.clip(values, INT16.min, INT16.max)
-    return saturated
+    return np.asarray(np.clip(values, INT16.min, INT16.max))
 
 
 def _divided16(values: Integers, bits: int) -> Integers:
     """``divided``; the kernel's 16-bit mask makes the sign of it beyond 15 bits, and 1 of 0."""
-    signs: Integers = np.where(values < 0, -1, 1)
-    return signs if bits > 15 else divided(values, bits)
+    return np.where(values < 0, -1, 1) if bits > 15 else divided(values, bits)
 
 
 def _inverse_roots(x: Integers, case: LeakyCase) -> Integers:
@@ -345,16 +339,14 @@ def quantized_multiplier(factor: float) -> tuple[int, int]:
 
 def wrapped(values: Integers) -> Integers:
     """As 32 bits hold them."""
-    numbers: Integers = (values + (INT32 >> 1)) % INT32 - (INT32 >> 1)
-    return numbers
+    return np.asarray((values + (INT32 >> 1)) % INT32 - (INT32 >> 1))
 
 
 def high_product(values: Integers, multiplier: int | Integers, *, bits: int = 31) -> Integers:
     """``values * multiplier / 2^bits``, to nearest, halves of negative ones towards zero."""
     products, half = values * multiplier, 1 << (bits - 1)
     high = np.where(products >= 0, products + half, products + 1 - half)
-    rounded: Integers = np.sign(high) * (np.abs(high) >> bits)
-    return rounded
+    return np.asarray(np.sign(high) * (np.abs(high) >> bits))
 
 
 def high_number(a: int, b: int) -> int:
@@ -365,5 +357,4 @@ def high_number(a: int, b: int) -> int:
 def divided(values: Integers, bits: int | Integers) -> Integers:
     """``values / 2^bits``, halves away from zero."""
     mask = (np.int64(1) << bits) - 1
-    quotients: Integers = (values >> bits) + ((values & mask) > (mask >> 1) + (values < 0))
-    return quotients
+    return np.asarray((values >> bits) + ((values & mask) > (mask >> 1) + (values < 0)))

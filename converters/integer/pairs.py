@@ -70,8 +70,7 @@ class PairCase:
 
     def clamped(self, codes: NDArray[Any]) -> NDArray[Any]:
         """Codes inside the dtype's range."""
-        clamped: NDArray[Any] = np.clip(codes, self.lowest, self.lowest + 255)
-        return clamped
+        return np.asarray(np.clip(codes, self.lowest, self.lowest + 255))
 
     @property
     def ratios(self) -> tuple[np.float32, np.float32]:

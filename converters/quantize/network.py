@@ -135,7 +135,9 @@ class Rewriter:
         elif node.op_type in CLAMPS and node.inputs[0] in self._reals:
             self._quantize(output, self._reals[node.inputs[0]])
         else:
-            results = self._operation(node, self._convolution_inputs(node) or self._float_inputs(node))
+            if node.op_type in IN_FLOAT:
+                self._notes.append(f"{node.op_type} {output.name!r} runs in float32 between its integer neighbours")
+            results = self._written(node, self._convolution_inputs(node) or self._float_inputs(node), "/float")
             for value, real in zip(node.outputs, results, strict=True):
                 if value.is_graph_output():
                     self._reals[value] = self._finished_output(node, real, str(value.name))
@@ -152,13 +154,6 @@ class Rewriter:
             real = dequantize_node(self._writer, codes, params, self._dtype, f"{name}/dequantized")
         real.name = name
         return real
-
-    def _operation(self, node: ir.Node, inputs: list[ir.Value | None]) -> Sequence[ir.Value]:
-        if node.op_type in IN_FLOAT:
-            self._notes.append(
-                f"{node.op_type} {node.outputs[0].name!r} runs in float32 between its integer neighbours"
-            )
-        return self._written(node, inputs, "/float")
 
     def _written(self, node: ir.Node, inputs: list[ir.Value | None], suffix: str = "") -> Sequence[ir.Value]:
         """The same operator on other operands, its results with other names."""
@@ -202,10 +197,9 @@ class Rewriter:
             return None
         low, high = _limits(reader)
         params, codes = self._params[reader.outputs[0]], np.iinfo(self._dtype)
-        zero, step = params.scalar_zero_point, float(params.scalar_scale)
-        keeps_low = (int(codes.min) - zero) * step >= low - step / 2
-        keeps_high = (int(codes.max) - zero) * step <= high + step / 2
-        return reader if keeps_low and keeps_high else None
+        step = float(params.scalar_scale)
+        lowest, highest = ((int(code) - params.scalar_zero_point) * step for code in (codes.min, codes.max))
+        return reader if lowest >= low - step / 2 and highest <= high + step / 2 else None
 
     def _quantize(self, value: ir.Value, real: ir.Value) -> None:
         self._codes[value] = quantize_node(self._writer, real, self._params[value], self._dtype, str(value.name))
@@ -318,11 +312,8 @@ class QuantizationLoss:
             return None
         measured = f"its outputs are {self.signal_db:.1f} dB above their noise, expected {LEAST_DB:g} or more"
         if counted:
-            share = self.matched / self.boxes
-            measured = (
-                f"of the {self.boxes} boxes that the float network finds, the int8 one finds {self.matched} again"
-            )
-            measured += f" ({share:.0%})"
+            again = f"{self.matched} again ({self.matched / self.boxes:.0%})"
+            measured = f"of the {self.boxes} boxes that the float network finds, the int8 one finds {again}"
         other = {
             "per-tensor": "--quantize per-channel keeps more, above all in depthwise convolutions",
             "per-channel": "leave it float, or calibrate with photographs of what it will see",

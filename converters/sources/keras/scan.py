@@ -12,7 +12,7 @@ from the file or from whatever module it names (tf_keras even in safe mode). So 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from converters.errors import UnsupportedModelError
@@ -81,8 +81,14 @@ def _require_shallow(config: object, where: str) -> None:
                 f"{where}: its configuration is nested deeper than {MAX_DEPTH} levels, which no network is; save it "
                 "again"
             )
-        parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-        waiting += [(part, depth + 1) for part in parts]
+        waiting += [(part, depth + 1) for part in parts_of(value)]
+
+
+def parts_of(value: object) -> Iterable[object]:
+    """What a JSON value holds."""
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _model_problems(model: Mapping[str, object], title: str, layers: list[KerasLayer]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from converters.errors import SourceFileError, UnsupportedModelError
 from converters.sources.keras.containers import CONFIG, METADATA, WEIGHTS, open_hdf5, read_members, text_attribute
-from converters.sources.keras.scan import MODELS, KerasLayer, require_harmless
+from converters.sources.keras.scan import MODELS, KerasLayer, parts_of, require_harmless
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -146,15 +146,8 @@ def _values_of(value: object, key: str) -> Iterator[object]:
     """All values under ``key``, in stored order."""
     if isinstance(value, Mapping) and key in value:
         yield value[key]
-    for part in _parts(value):
+    for part in parts_of(value):
         yield from _values_of(part, key)
-
-
-def _parts(value: object) -> Iterable[object]:
-    """What a JSON value holds."""
-    if isinstance(value, Mapping):
-        return value.values()
-    return value if isinstance(value, list) else ()
 
 
 def read_network(source: KerasFile) -> KerasNetwork:
@@ -211,7 +204,7 @@ def _histories(value: object) -> Iterator[str]:
     if isinstance(history, list) and history:
         yield str(history[0])
         return
-    for part in _parts(value):
+    for part in parts_of(value):
         yield from _histories(part)
 
 
