@@ -91,6 +91,13 @@ def test_codes_that_an_operator_reads_are_refused_by_name() -> None:
         dequantize_graph(graph, "net.onnx")
 
 
+@pytest.mark.parametrize("scale", ["-0.2", "0"])
+def test_codes_of_a_scale_that_means_nothing_have_no_float_form(scale: str) -> None:
+    graph = ir.from_proto(onnx.parser.parse_model(CLIPPED.replace("t = {0.2}", f"t = {{{scale}}}"))).graph
+    with pytest.raises(UnsupportedModelError, match="no float form for QuantizeLinear 'p'"):
+        dequantize_graph(graph, "net.onnx")
+
+
 @pytest.mark.parametrize(
     ("data", "suffix", "choices", "message"),
     [

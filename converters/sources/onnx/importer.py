@@ -29,7 +29,7 @@ from converters.facts import match_outputs
 from converters.graph import NCHW_TO_NHWC, GraphWriter, constant_at, constant_of, image_pixels, rescaled_pixels
 from converters.quant import QuantParams, real_numbers
 from converters.sources.base import ImportedNetwork, as_raw_output
-from converters.sources.onnx.network import facts_from_onnx, fixed_graph, turned_outputs
+from converters.sources.onnx.network import facts_from_onnx, fixed_graph, quant_params, turned_outputs
 from converters.spec import CONTRACT_NAMES, TensorTwin
 
 if TYPE_CHECKING:
@@ -201,15 +201,12 @@ def dequantize_graph(graph: ir.Graph, file: str) -> tuple[QdqPair, ...]:
         raise OptionError(
             f"{file}: --dequantize is for quantised networks, and this one computes on float32 numbers; leave it out"
         )
-    wrong = [
-        f"{name} x{n}" for name, n in sorted(Counter(n.op_type for n in graph).items()) if name in INTEGER_OPERATORS
-    ]
+    integers = Counter(node.op_type for node in graph if node.op_type in INTEGER_OPERATORS)
+    wrong = [f"{name} x{n}" for name, n in sorted(integers.items())]
     if not wrong:
         _unfold_constants(graph)
-        pairs = [_pair(node) for node in quantizers]
-        wrong = [
-            f"QuantizeLinear {str(n.outputs[0].name)!r}" for n, p in zip(quantizers, pairs, strict=True) if p is None
-        ]
+        pairs = {node: _pair(node) for node in quantizers}
+        wrong = [f"QuantizeLinear {str(node.outputs[0].name)!r}" for node, pair in pairs.items() if pair is None]
     if wrong:
         raise UnsupportedModelError(
             f"{file}: --dequantize has no float form for {list_some(wrong)}; it takes QuantizeLinear with one scale, "
@@ -217,15 +214,14 @@ def dequantize_graph(graph: ir.Graph, file: str) -> tuple[QdqPair, ...]:
             "option out"
         )
     bounds: dict[ir.Value, Range] = {}
-    by_node = dict(zip(quantizers, pairs, strict=True))
     for node in list(graph):
-        pair = by_node.get(node)
+        pair = pairs.get(node)
         if pair is not None:
             _take_out(graph, node, pair, bounds)
         elif node.op_type != "DequantizeLinear" and node.inputs and node.inputs[0] in bounds:
             bounds.update(_bounds_behind(node, bounds[node.inputs[0]]))
     common.RemoveUnusedNodesPass()(ir.Model(graph, ir_version=9))
-    return tuple(pair for pair in pairs if pair is not None)
+    return tuple(pair for pair in pairs.values() if pair is not None)
 
 
 def _unfold_constants(graph: ir.Graph) -> None:
@@ -233,7 +229,7 @@ def _unfold_constants(graph: ir.Graph) -> None:
     writer = GraphWriter.appending(graph)
     for node in list(graph):
         codes = constant_at(node, 0) if node.op_type == "DequantizeLinear" else None
-        params = None if codes is None else _params(node, node.attributes.get_int("axis", 1))
+        params = None if codes is None else quant_params(node, node.attributes.get_int("axis", 1))
         if codes is None or params is None:
             continue
         value = writer.constant(real_numbers(codes, params), f"{node.outputs[0].name}/real")
@@ -243,11 +239,11 @@ def _unfold_constants(graph: ir.Graph) -> None:
 
 def _pair(node: ir.Node) -> QdqPair | None:
     """A QuantizeLinear's pair; None where its codes go elsewhere, or mean other numbers there."""
-    params, codes = _params(node, None), node.outputs[0]
+    params, codes = quant_params(node), node.outputs[0]
     readers = [use.node for use in codes.uses()]
     if params is None or not readers or codes.is_graph_output():
         return None
-    read = [_params(reader, None) if reader.op_type == "DequantizeLinear" else None for reader in readers]
+    read = [quant_params(reader) if reader.op_type == "DequantizeLinear" else None for reader in readers]
     if not all(other is not None and params.same_as(other) for other in read):
         return None
     zero_point = constant_at(node, 2)
@@ -290,12 +286,3 @@ def _bounds_behind(node: ir.Node, bounds: Range) -> dict[ir.Value, Range]:
     if node.op_type == "Sigmoid":
         return {result: (0.0, 1.0)}
     return {}
-
-
-def _params(node: ir.Node, axis: int | None) -> QuantParams | None:
-    """Scale and zero-point of a node, whole where ``axis`` is one, else the only ones; None where they are computed."""
-    scale, zero_point = constant_at(node, 1), constant_at(node, 2)
-    if scale is None or (len(node.inputs) > 2 and zero_point is None) or (axis is None and scale.size != 1):
-        return None
-    points = np.zeros(scale.size, np.int64) if zero_point is None else zero_point.reshape(-1).astype(np.int64)
-    return QuantParams(scale.reshape(-1).astype(np.float32), points, None if scale.size == 1 else axis)

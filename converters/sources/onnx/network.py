@@ -24,11 +24,10 @@ from converters.errors import UnsupportedModelError, list_some
 from converters.facts import SourceFacts, SourceOutput
 from converters.graph import NCHW_TO_NHWC, NHWC_TO_NCHW, OPSET, GraphWriter, constant_at, constant_of, infer_shapes
 from converters.opset import upgraded
+from converters.quant import QuantParams
 from converters.sources.onnx.reader import invalid
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from converters.sources.onnx.reader import OnnxSource
 
 CHANGED = frozenset({"GridSample", "GroupNormalization"})  # mean something else in opset 20 or 21
@@ -160,10 +159,9 @@ def _require_known(graph: ir.Graph, file: str, batch: int | str) -> None:
             raise UnsupportedModelError(
                 f"{file}: {str(value.name)!r} has shape {list(shape)}, at most {LARGEST_TENSOR} numbers are read"
             )
-    misfits = [_misfit(node) for node in graph if node.op_type == "Conv"]
-    for misfit in misfits:
-        if misfit is not None:
-            raise invalid(file, misfit)
+    misfits = [misfit for node in graph if node.op_type == "Conv" and (misfit := _misfit(node))]
+    if misfits:
+        raise invalid(file, misfits[0])
     if unknown:
         raise UnsupportedModelError(
             f"{file}: the shapes of {list_some(unknown)} cannot be told before it runs; export the model with fixed "
@@ -234,21 +232,28 @@ def _largest(value: ir.Value) -> float | None:
     """The largest magnitude of a constant, or of codes behind a DequantizeLinear of constants."""
     array, producer = constant_of(value), value.producer()
     if array is None and producer is not None and producer.op_type == "DequantizeLinear":
-        codes, params = constant_at(producer, 0), _single_params(producer)
+        codes, params = constant_at(producer, 0), quant_params(producer)
         if codes is not None and params is not None:
-            scale, zero_point = (number.astype(np.float64) for number in params)
-            return float(np.abs((codes.astype(np.float64) - zero_point) * scale).max(initial=0))
+            steps = codes.astype(np.float64) - params.scalar_zero_point
+            return float(np.abs(steps * float(params.scalar_scale)).max(initial=0))
     if array is None or array.dtype not in (np.float32, np.float16, np.float64):
         return None
     return float(np.abs(array.astype(np.float64)).max(initial=0))
 
 
-def _single_params(node: ir.Node) -> tuple[NDArray[Any], NDArray[Any]] | None:
-    """Scale and zero-point of a DequantizeLinear, as scalars; None where they are several, or computed."""
-    scale, zero_point = constant_at(node, 1), constant_at(node, 2)
-    if scale is None or zero_point is None or scale.size != 1 or zero_point.size != 1:
+def quant_params(node: ir.Node, axis: int | None = None) -> QuantParams | None:
+    """Scales and zero-points of a QuantizeLinear or DequantizeLinear; None where they are computed, or mean nothing.
+
+    All of them where ``axis`` is their axis, else the only ones: None where there are several.
+    """
+    stored, zero_point = constant_at(node, 1), constant_at(node, 2)
+    if stored is None or (len(node.inputs) > 2 and zero_point is None) or (axis is None and stored.size != 1):
         return None
-    return scale.reshape(()), zero_point.reshape(())
+    scale = stored.reshape(-1).astype(np.float32)
+    points = np.zeros(scale.size, np.int64) if zero_point is None else zero_point.reshape(-1).astype(np.int64)
+    if not scale.size or scale.size != points.size or not (np.isfinite(scale) & (scale > 0)).all():
+        return None
+    return QuantParams(scale, points, None if scale.size == 1 else axis)
 
 
 def _layout(node: ir.Node, before: list[Ending]) -> bool | None:
@@ -304,8 +309,10 @@ def _extremes(value: ir.Value) -> tuple[float, float] | tuple[None, None]:
     node = value.producer()
     while node is not None and node.op_type in ("Identity", "Reshape", "Transpose") and node.inputs[0] is not None:
         node = node.inputs[0].producer()
-    params = _single_params(node) if node is not None and node.op_type == "DequantizeLinear" else None
-    if params is None or params[1].dtype not in (np.int8, np.uint8):
+    if node is None or node.op_type != "DequantizeLinear":
         return None, None
-    scale, zero_point, limits = float(params[0]), int(params[1]), np.iinfo(params[1].dtype)
+    params, codes = quant_params(node), constant_at(node, 2)
+    if params is None or codes is None or codes.dtype not in (np.int8, np.uint8):
+        return None, None
+    scale, zero_point, limits = float(params.scalar_scale), params.scalar_zero_point, np.iinfo(codes.dtype)
     return scale * (limits.max - zero_point), scale * (limits.min - zero_point)
