@@ -39,7 +39,7 @@ from converters.sources.tflite.context import CODE_DTYPES, ImportContext
 from converters.sources.tflite.facts import summarise_quantization
 from converters.sources.tflite.operators import OPERATORS, WEIGHTED
 from converters.sources.tflite.ops.shape_arithmetic import fold
-from converters.sources.tflite.supported import is_dynamic_range, is_float, require_supported
+from converters.sources.tflite.supported import is_dynamic_range, is_float, is_same_scale, require_supported
 from converters.spec import Rescaling
 
 if TYPE_CHECKING:
@@ -140,18 +140,18 @@ def require_source_shapes(context: ImportContext) -> None:
     for index, value in context.values.items():
         shape = context.shape(index)
         expected = [shape[axis] for axis in NHWC_TO_NCHW] if len(shape) == 4 else list(shape)
-        found = None if value.shape is None else list(value.shape)
-        if index not in context.constants and not _agree(found, expected, context.batch):
+        inferred = None if value.shape is None else list(value.shape)
+        if index not in context.constants and not _agree(inferred, expected, context.batch):
             raise ContractError(
                 f"{context.model.file}: tensor {context.names[index]!r} has shape {expected} in the graph's layout, "
-                f"the operators in front of it give {found}; export the model again, or report this with the file"
+                f"the operators in front of it give {inferred}; export the model again, or report this with the file"
             )
 
 
-def _agree(found: list[int | ir.SymbolicDim] | None, expected: list[int], batch: int | str) -> bool:
-    if found is None or len(found) != len(expected) or found[1:] != expected[1:]:
+def _agree(inferred: list[int | ir.SymbolicDim] | None, expected: list[int], batch: int | str) -> bool:
+    if inferred is None or len(inferred) != len(expected) or inferred[1:] != expected[1:]:
         return False
-    return not found or isinstance(batch, str) or found[0] == expected[0] * batch
+    return not inferred or isinstance(batch, str) or inferred[0] == expected[0] * batch
 
 
 def _raw_outputs(context: ImportContext, spec: DetectorSpec) -> tuple[ir.Value, ...]:
@@ -208,17 +208,12 @@ def _require_real(model: TfliteModel) -> None:
         of_codes = [tensor for tensor in ends if tensor.dtype in CODE_DTYPES]
         if op.op == "CAST" and of_codes:
             wrong.append(f"operator {op.index} CAST takes codes as numbers")
-        elif OPERATORS[op.op].moves and len(of_codes) == len(ends) and not _same_scale(of_codes):
+        elif OPERATORS[op.op].moves and len(of_codes) == len(ends) and not is_same_scale(model, op):
             wrong.append(f"operator {op.index} {op.op} moves codes to another scale")
     if wrong:
         raise UnsupportedModelError(
             f"{model.file}: --dequantize has no float form for {list_some(wrong)}; convert it without"
         )
-
-
-def _same_scale(tensors: list[TfliteTensor]) -> bool:
-    first = tensors[0].quant
-    return all(t.quant is not None and first is not None and t.quant.same_as(first) for t in tensors)
 
 
 def _bias(model: TfliteModel, op: TfliteOperator) -> TfliteTensor:

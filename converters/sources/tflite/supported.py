@@ -75,12 +75,12 @@ def require_sound(model: TfliteModel) -> None:
 
 def _malformed(model: TfliteModel) -> list[str]:
     """Everything in which the operators that the table knows break it, one clause each."""
-    clauses: list[str] = []
-    for op in model.operators:
-        if op.op in OPERATORS:
-            problems = list(_problems(model, op)) or list(_misfits(model, op))
-            clauses.extend(f"operator {op.index} {op.op} {problem}" for problem in problems)
-    return clauses
+    return [
+        f"operator {op.index} {op.op} {problem}"
+        for op in model.operators
+        if op.op in OPERATORS
+        for problem in list(_problems(model, op)) or _misfits(model, op)
+    ]
 
 
 def _problems(model: TfliteModel, op: TfliteOperator) -> Iterator[str]:
@@ -241,8 +241,8 @@ def _refused_weights(model: TfliteModel, op: TfliteOperator, widened: set[int]) 
         elif position == 1 and (tensor.dtype not in CODE_DTYPES or tensor.quant is None):
             yield f"has weights {tensor.name!r} of {tensor.dtype} without a scale"
         elif position == 1 and tensor.quant is not None and tensor.quant.axis not in (None, weights.scale_axis):
-            found = tensor.quant.axis
-            yield f"has weight scales along axis {found}, expected {weights.scale_axis}, the output channels"
+            axis = tensor.quant.axis
+            yield f"has weight scales along axis {axis}, expected {weights.scale_axis}, the output channels"
 
 
 def _refused_scales(model: TfliteModel, op: TfliteOperator) -> Iterator[str]:
@@ -255,10 +255,11 @@ def _refused_scales(model: TfliteModel, op: TfliteOperator) -> Iterator[str]:
         scales = 0 if tensor.quant is None else tensor.quant.scale.size
         if index >= 0 and tensor.dtype in CODE_DTYPES and scales != 1:
             yield f"has tensor {tensor.name!r} of {tensor.dtype} with {scales} scales, expected 1 per activation"
-    if row.keeps_scale and not _is_same_scale(model, op):
+    if row.keeps_scale and not is_same_scale(model, op):
         yield "has an output with another scale or zero-point than its input; LiteRT refuses that, too"
 
 
-def _is_same_scale(model: TfliteModel, op: TfliteOperator) -> bool:
+def is_same_scale(model: TfliteModel, op: TfliteOperator) -> bool:
+    """Whether all results have the scale and zero-point of the first operand."""
     ends = [model.tensors[index].quant for index in (*op.inputs[:1], *op.outputs)]
     return all(a is None or b is None or a.same_as(b) for a, b in pairwise(ends))

@@ -40,13 +40,13 @@ class Folding:
 def fold(context: ImportContext) -> bool:
     """Compute the operator's value if it is shape arithmetic over known integers; return whether it was."""
     op = context.op
-    known = op.op == "SHAPE" or all(
-        index < 0 or (index in context.constants and not context.is_quantized(index)) for index in op.inputs
-    )
-    if op.op not in FOLDS or not known or any(context.is_quantized(index) for index in op.outputs):
+    operands = () if op.op == "SHAPE" else [index for index in op.inputs if index >= 0]
+    folding = FOLDS.get(op.op)
+    if folding is None or any(index not in context.constants for index in operands):
         return False
-    arrays = [] if op.op == "SHAPE" else [context.constants[index] for index in op.inputs if index >= 0]
-    folding = FOLDS[op.op]
+    if any(context.is_quantized(index) for index in (*operands, *op.outputs)):
+        return False
+    arrays = [context.constants[index] for index in operands]
     try:
         if folding.shape is not None:
             _require_declared(context, [folding.shape(context, arrays)])
