@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from converters.sources.tflite.context import other_scale
-from converters.sources.tflite.ops import activations, arithmetic, averages, moving, products, shape_arithmetic
+from converters.sources.tflite.ops import activations, arithmetic, averages, moving, products
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -410,7 +410,7 @@ OPERATORS: Mapping[str, Row] = {
     "DEPTH_TO_SPACE": replace(_moved(moving.depth_to_space, _BLOCKS), keeps_scale=True),
     "SPACE_TO_DEPTH": replace(_moved(moving.space_to_depth, _BLOCKS), keeps_scale=True),
     "SHAPE": _row(
-        shape_arithmetic.shape_operator,
+        moving.shape_operator,
         _UNARY,
         Case("nothing, nor for integer arithmetic behind it: computed at conversion", "-"),
         codes_as_numbers=(0,),

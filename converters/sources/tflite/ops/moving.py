@@ -320,3 +320,8 @@ def tile(context: ImportContext) -> None:
         repeats = repeats[[0, 3, 1, 2]]
     operands = [context.moved_float_of(source), context.initializer(repeats, "repeats")]
     context.close(context.node("Tile", operands))
+
+
+def shape_operator(context: ImportContext) -> None:
+    """SHAPE is always folded (``tflite.importer``); nothing reaches this place."""
+    raise UnsupportedModelError(f"{context.where} could not be folded")

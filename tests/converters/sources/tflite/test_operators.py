@@ -14,8 +14,8 @@ import pytest
 from converters.errors import ConversionError, SourceFileError, UnsupportedModelError
 from converters.graph import GraphWriter
 from converters.sources.tflite.context import ImportContext
+from converters.sources.tflite.importer import FOLDS, fold
 from converters.sources.tflite.operators import OPERATORS
-from converters.sources.tflite.ops.shape_arithmetic import FOLDS, fold
 from converters.sources.tflite.reader import read_tflite
 from converters.sources.tflite.supported import read_convertible, require_sound, require_supported
 from tests.converters.sources.tflite.builder import TfliteBuilder
