@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
     from converters.description.statements import SourceDescription
     from converters.options import ConvertOptions
-    from converters.sources import OpenSource
-    from converters.sources.base import ImportedNetwork
+    from converters.sources import ImportedNetwork, OpenSource
     from converters.spec import DetectorSpec
 
 

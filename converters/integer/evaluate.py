@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from converters.integer.values import Inputs, Value
-    from converters.sources.base import ImportedNetwork
+    from converters.sources import ImportedNetwork
     from converters.spec import DetectorSpec, GoldenVector
 
 

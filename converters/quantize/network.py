@@ -72,7 +72,7 @@ if TYPE_CHECKING:
 
     from converters.calibration import Ranges
     from converters.options import ConvertOptions
-    from converters.sources.base import ImportedNetwork
+    from converters.sources import ImportedNetwork
     from converters.spec import DetectorSpec, ImageInput
 
 LOGGER = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from converters.facts import match_outputs
 from converters.graph import NHWC_TO_NCHW, OPSET, constant_of, infer_shapes
 from converters.integer.convolution import same_padding
 from converters.opset import upgraded
-from converters.sources.base import ImportedNetwork, as_raw_output
+from converters.sources import ImportedNetwork, as_raw_output
 from converters.sources.tensorflow import TF2ONNX_OPSET, exporting
 from converters.sources.tflite.facts import facts_from_tflite, summarise_quantization
 from converters.spec import BY_TF2ONNX, CONTRACT_NAMES, IMAGE, TensorTwin

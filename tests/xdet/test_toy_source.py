@@ -10,8 +10,7 @@ import onnx
 import pytest
 
 import xdet
-from converters.sources import SOURCES
-from converters.sources.base import Importer, Later, Source
+from converters.sources import SOURCES, Importer, Later, Source
 from tests.xdet import toy_source
 from tests.xdet.checking import keras_faults
 from xdet.bench.run import case_coverage, plan_cases

@@ -16,7 +16,7 @@ from converters.description.statements import SourceOptions, describe_source
 from converters.errors import SourceFileError
 from converters.facts import SourceFacts, SourceOutput
 from converters.graph import NCHW_TO_NHWC, image_pixels, rescaled_pixels
-from converters.sources.base import ImportedNetwork, as_raw_output
+from converters.sources import ImportedNetwork, as_raw_output
 from xdet.checking.numbers import compare_picture
 from xdet.checking.numbers.comparison import CheckedSource, Product, StaticComparison
 from xdet.checking.numbers.products import compare_product

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from converters.errors import OptionError, SourceFileError
 from converters.facts import CHANNELS, IMAGE_SHAPE, SourceFacts, SourceOutput
 from converters.graph import NCHW_TO_NHWC, image_pixels, rescaled_pixels
-from converters.sources.base import ImportedNetwork
+from converters.sources import ImportedNetwork
 from converters.sources.tf2onnx import name_outputs, take_over
 from converters.spec import HEAD, TensorTwin
 

@@ -44,7 +44,7 @@ from converters.graph import (
     rescaled_pixels,
 )
 from converters.quant import real_numbers
-from converters.sources.base import ImportedNetwork, as_raw_output
+from converters.sources import ImportedNetwork, as_raw_output
 from converters.sources.tflite.context import CODE_DTYPES, ImportContext
 from converters.sources.tflite.facts import summarise_quantization
 from converters.sources.tflite.operators import OPERATORS, WEIGHTED

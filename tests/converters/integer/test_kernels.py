@@ -22,7 +22,7 @@ from converters.integer.golden import stored_codes
 from converters.integer.kernels import MOVERS, combine, fold
 from converters.integer.values import Quantized, Reals, Rounding, Sums, is_settled, quantize_value, to_reals
 from converters.quant import QuantParams
-from converters.sources.base import ImportedNetwork
+from converters.sources import ImportedNetwork
 from converters.spec import DetectorSpec, ImageInput, RawOutput, Rescaling
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from converters.calibration import Calibration
 from converters.description.statements import SourceOptions
 from converters.graph import NCHW_TO_NHWC, GraphWriter, image_pixels, rescaled_pixels
 from converters.options import ConvertOptions
-from converters.sources.base import ImportedNetwork
+from converters.sources import ImportedNetwork
 from converters.spec import HEAD, DetectorSpec, ImageInput, RawOutput, Rescaling, TensorTwin
 
 if TYPE_CHECKING:

@@ -18,8 +18,7 @@ from converters.description.sidecar import find_sidecar
 from converters.description.statements import SourceOptions
 from converters.errors import ContractError, OptionError, SourceFileError
 from converters.options import ConvertOptions
-from converters.sources import FINISHED, SOURCES, describe, open_source
-from converters.sources.base import Later
+from converters.sources import FINISHED, SOURCES, Later, describe, open_source
 from converters.spec import EvaluationSettings, RawOutput
 from tests.converters.sources.tflite.networks import HEAD_CHANNELS, NetworkBuilder
 
