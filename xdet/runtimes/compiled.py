@@ -17,11 +17,10 @@ from converters.graph import cut_graph, infer_shapes
 from converters.spec import DETECTION_OUTPUTS, IMAGE, THRESHOLD_INPUTS
 from converters.spec.contract import OTHER_RUNTIMES
 from xdet.errors import import_extra
-from xdet.model.file import read_document
 from xdet.model.graph import load_onnx, model_from_proto
 from xdet.model.wire import freeze_thresholds
-from xdet.runtimes.base import require_release, vendor_errors
-from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names
+from xdet.runtimes.base import require_release
+from xdet.runtimes.finished import FinishedModelRuntime, Outputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,33 +36,31 @@ if TYPE_CHECKING:
 class CompiledRuntime(FinishedModelRuntime):
     """A finished model that is compiled for a set of outputs; for one thread at a time.
 
-    Subclasses give ``_program``, ``_errors`` and the constants.
+    Subclasses give ``_program`` and the constants.
 
     Raises:
         MissingExtraError: the back end is not installed.
         RuntimeUnavailableError: it is older than ``OTHER_RUNTIMES`` says.
     """
 
-    TITLE: ClassVar[str]  # of the back end, for messages
     EXTRA: ClassVar[str]  # of xdet, which installs it; its name in OTHER_RUNTIMES, too
     MODULE: ClassVar[str]  # to import
     WHY: ClassVar[str]  # older ones will not do
-    ADVICE: ClassVar[str] = "see that the file is a complete ONNX model"
 
     def __init__(self, model: ModelFile, choices: RuntimeChoices) -> None:
         self._package = import_extra(self.MODULE, self.TITLE, self.EXTRA)
         self.release = self._release()
         require_release(self.TITLE, self.release, OTHER_RUNTIMES[self.EXTRA], extra=self.EXTRA, why=self.WHY)
-        document = read_document(model.data, file=model.file)
+        super().__init__(model, choices.name)
         constants = model.data
-        if document.spec.gives_boxes and not document.freeze_thresholds:
-            constants = freeze_thresholds(constants, document, document.spec.thresholds)
+        if self.spec.gives_boxes and not self.document.freeze_thresholds:
+            constants = freeze_thresholds(constants, self.document, self.spec.thresholds)
         self.threads = choices.threads
         self._whole = model_from_proto(load_onnx(constants, model.file), model.file)
-        require_graph_names([str(value.name) for value in self._whole.graph.outputs], document, file=model.file)
-        super().__init__(model, name=choices.name, document=document, batch=_fixed_batch(self._whole.graph))
+        self._require_outputs([str(value.name) for value in self._whole.graph.outputs])
+        self.batch = _fixed_batch(self._whole.graph)
         self._programs: dict[tuple[str, ...], Program] = {}
-        boxes = DETECTION_OUTPUTS if document.spec.gives_boxes else ()
+        boxes = DETECTION_OUTPUTS if self.spec.gives_boxes else ()
         # a decoder alone has its raw outputs as inputs
         self._showing((*boxes, *(name for name in self._raw_names if name in self._value_names)))
 
@@ -73,10 +70,6 @@ class CompiledRuntime(FinishedModelRuntime):
     @abc.abstractmethod
     def _program(self, model: ir.Model, names: tuple[str, ...]) -> Program:
         """Compile: a function from uint8 ``(batch, height, width, 3)`` to the model's outputs, which are ``names``."""
-
-    @abc.abstractmethod
-    def _errors(self) -> tuple[type[Exception], ...]:
-        """What the back end raises for a model that it cannot take."""
 
     def _compute(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Outputs:
         shown = self._showing(tuple(names))
@@ -98,9 +91,6 @@ class CompiledRuntime(FinishedModelRuntime):
             program = self._program(model, names)
         self._programs = {**dict(list(self._programs.items())[:1]), names: program}
         return names
-
-    def _border(self, doing: str) -> Any:
-        return vendor_errors(self._errors(), file=self.file, doing=f"{self.TITLE} {doing}", advice=self.ADVICE)
 
     def _free(self) -> None:
         self._programs = {}

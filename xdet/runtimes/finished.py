@@ -11,7 +11,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,14 @@ from converters.heads.base import BatchDetections, is_raw_output, join_outputs
 from converters.heads.nms import detect_from_head
 from converters.spec import DETECTION_OUTPUTS, IMAGE, THRESHOLD_INPUTS
 from xdet.errors import ModelError, UnsoundOutputError, UsageError
+from xdet.model.file import read_document
 from xdet.model.wire import FLOAT, UNTOLD, value_names, with_outputs
-from xdet.runtimes.base import Capabilities, Runtime, require_images, require_thresholds
+from xdet.runtimes.base import Capabilities, Runtime, require_images, require_thresholds, vendor_errors
 from xdet.runtimes.table import row_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
     from converters.facts import SourceFacts
     from converters.spec import DetectorSpec, ModelDocument, Thresholds
@@ -160,6 +162,18 @@ def rescaled(images: NDArray[np.uint8], spec: DetectorSpec) -> NDArray[np.float3
 class TensorRuntime(Runtime):
     """A file whose inner values a back end computes by name."""
 
+    TITLE: ClassVar[str]  # of the back end, for messages
+    ADVICE: ClassVar[str] = "see that the file is a complete ONNX model"
+
+    def _errors(self) -> tuple[type[Exception], ...]:
+        """What the back end raises for a file that it cannot take."""
+        return (RuntimeError, ValueError, TypeError, MemoryError)
+
+    def _border(self, doing: str, advice: str | None = None) -> AbstractContextManager[None]:
+        """Where these become a ``ModelError``, which tells what failed and what to do."""
+        doing = f"{self.TITLE} {doing}"
+        return vendor_errors(self._errors(), file=self.file, doing=doing, advice=advice or self.ADVICE)
+
     @property
     @abc.abstractmethod
     def _value_names(self) -> Collection[str]:
@@ -236,12 +250,14 @@ class FinishedModelRuntime(TensorRuntime):
     """A finished model on a back end; subclasses give ``_compute`` and ``_free``.
 
     Attributes:
-        document: all that the file's metadata says.
+        document: all that the file's metadata says; read unless it is given.
     """
 
-    def __init__(self, model: ModelFile, *, name: str, document: ModelDocument, batch: int | None) -> None:
+    def __init__(
+        self, model: ModelFile, name: str, *, batch: int | None = None, document: ModelDocument | None = None
+    ) -> None:
+        self.document = document = document or read_document(model.data, file=model.file)
         spec, row = document.spec, row_of(name)
-        self.document = document
         self._raw_names = tuple(output.value_name for output in spec.network_outputs)
         self._feeds_thresholds = row is not None and row.feeds_thresholds and not document.freeze_thresholds
         capabilities = Capabilities(
@@ -254,6 +270,16 @@ class FinishedModelRuntime(TensorRuntime):
     @abc.abstractmethod
     def _compute(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Outputs:
         """The named values, in the file's dtypes; ``feeds`` holds ``image``, and thresholds if they can be fed."""
+
+    def _require_outputs(self, names: Sequence[str]) -> None:
+        """Refuse a graph, which has outputs of these names, without those that its metadata promises."""
+        promised = [output.value_name for output in self.spec.raw_outputs] or list(DETECTION_OUTPUTS)
+        missing = [name for name in promised if name not in names]
+        if missing:
+            raise ModelError(
+                f"'{self.file}' does not keep what its metadata says: {', '.join(map(repr, missing))} missing among "
+                f"its outputs {list(names)}; was it edited? Convert the source again with xdet convert"
+            )
 
     def _values(self, images: NDArray[np.uint8], names: Sequence[str]) -> Outputs:
         return self._compute({IMAGE: images}, names)
@@ -296,14 +322,3 @@ class FinishedModelRuntime(TensorRuntime):
 def showing(model: bytes, names: Iterable[str]) -> bytes:
     """A finished model that shows inner values as outputs: raw ones are float32, other dtypes the back end infers."""
     return with_outputs(model, [(name, FLOAT if is_raw_output(name) else UNTOLD) for name in names])
-
-
-def require_graph_names(names: Sequence[str], document: ModelDocument, *, file: str) -> None:
-    """Refuse a graph without the outputs that its metadata promises."""
-    promised = [output.value_name for output in document.spec.raw_outputs] or list(DETECTION_OUTPUTS)
-    missing = [name for name in promised if name not in names]
-    if missing:
-        raise ModelError(
-            f"'{file}' does not keep what its metadata says: {', '.join(map(repr, missing))} missing among its outputs "
-            f"{list(names)}; was it edited? Convert the source again with xdet convert"
-        )

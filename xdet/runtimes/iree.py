@@ -45,8 +45,7 @@ class IreeRuntime(CompiledRuntime):
         from onnx.checker import ValidationError
         from onnx.shape_inference import InferenceError
 
-        onnx = (OnnxImportError, ValidationError, InferenceError)
-        return (*onnx, RuntimeError, ValueError, TypeError, KeyError, MemoryError)
+        return (*super()._errors(), KeyError, OnnxImportError, ValidationError, InferenceError)
 
     def _program(self, model: ir.Model, names: tuple[str, ...]) -> Program:
         if self.spec.gives_boxes and self.spec.competing_classes > 1:

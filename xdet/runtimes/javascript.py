@@ -36,9 +36,8 @@ import numpy as np
 from converters.spec import IMAGE
 from converters.spec.document import INT8_ENTRY
 from xdet.errors import ModelError, RuntimeUnavailableError
-from xdet.model.file import read_document
 from xdet.model.wire import fixed_batch
-from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names, showing
+from xdet.runtimes.finished import FinishedModelRuntime, Outputs, showing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -105,10 +104,9 @@ class JavaScriptRuntime(FinishedModelRuntime):
         self._package, self._peer = str(choices.runtime), peer  # runtimes are called as their packages
         with ExitStack() as undo:
             undo.callback(peer.stop)  # an interrupt, too, leaves no process behind
-            document = read_document(model.data, file=model.file)
-            super().__init__(model, name=choices.name, document=document, batch=fixed_batch(model.data))
+            super().__init__(model, choices.name, batch=fixed_batch(model.data))
             self._own = self._shown = self._open(model.data)
-            require_graph_names(self._own, document, file=model.file)
+            self._require_outputs(self._own)
             undo.pop_all()
 
     def _open(self, model: bytes) -> list[str]:

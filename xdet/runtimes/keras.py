@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from xdet.errors import converter_errors
-from xdet.runtimes.base import vendor_errors
 from xdet.runtimes.finished import SourceRuntime, describe_source, rescaled, run_in_chunks
 
 if TYPE_CHECKING:
@@ -24,11 +23,12 @@ if TYPE_CHECKING:
     from xdet.runtimes.finished import Arrays
 
 CHUNK = 8  # images per call: a network of this family then needs some 100 MB
-ERRORS = (ValueError, TypeError, RuntimeError, MemoryError)
 
 
 class KerasRuntime(SourceRuntime):
     """A Keras network that was scanned and loaded, open on TensorFlow's CPU kernels; for one thread at a time."""
+
+    TITLE, ADVICE = "Keras", "see that the network takes one image and gives one grid"
 
     def __init__(self, model: ModelFile, network: LoadedKeras, spec: DetectorSpec) -> None:
         super().__init__(model, name="keras:cpu", spec=spec, batch=None, exact=False)
@@ -50,8 +50,7 @@ class KerasRuntime(SourceRuntime):
         self._network = None
 
     def _run(self, images: NDArray[np.uint8], run: Callable[[NDArray[np.float32]], Arrays]) -> Arrays:
-        doing, advice = "Keras failed while running it", "see that the network takes one image and gives one grid"
-        with vendor_errors(ERRORS, file=self.file, doing=doing, advice=advice):
+        with self._border("failed while running it"):
             chunk = CHUNK if len(images) > CHUNK else None
             return run_in_chunks(images, chunk, lambda few: run(rescaled(few, self.spec)))
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from converters.quant import dequantize
 from xdet.errors import MissingExtraError, ModelError, converter_errors
-from xdet.runtimes.base import threads_of_one_network, vendor_errors
+from xdet.runtimes.base import threads_of_one_network
 from xdet.runtimes.finished import SourceRuntime, describe_source, raw_outputs_of, rescaled
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ RESOLVERS: dict[str, str] = {
     "reference": "BUILTIN_REF",
 }
 CONVOLUTIONS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
-ERRORS = (ValueError, RuntimeError, MemoryError)
 
 
 class LiteRtRuntime(SourceRuntime):
@@ -50,6 +49,8 @@ class LiteRtRuntime(SourceRuntime):
             operator makes of them; None for the file's own.
     """
 
+    TITLE, ADVICE = "LiteRT", "see that the file is a complete TFLite model"
+
     def __init__(
         self,
         model: ModelFile,
@@ -64,7 +65,7 @@ class LiteRtRuntime(SourceRuntime):
         self._kernels, self._threads = kernels, threads
         self._interpreter = self._open(preserve=outputs is not None)
         self._showing: Any = None
-        with self._border("LiteRT cannot tell its tensors"):  # names that are no UTF-8, say
+        with self._border("cannot tell its tensors"):  # names that are no UTF-8, say
             (self._input,) = self._interpreter.get_input_details()
             self._tensors = self._interpreter.get_output_details()
             if outputs is not None:
@@ -101,7 +102,7 @@ class LiteRtRuntime(SourceRuntime):
             from ai_edge_litert.interpreter import Interpreter, OpResolverType
         except ImportError as error:
             raise MissingExtraError("LiteRT, which runs TFLite files,", "litert") from error
-        with self._border("LiteRT cannot load it"), warnings.catch_warnings():
+        with self._border("cannot load it"), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Warning: Enabling `experimental_preserve_all_tensors`", UserWarning)
             interpreter = Interpreter(
                 model_content=self.model.data,
@@ -113,7 +114,7 @@ class LiteRtRuntime(SourceRuntime):
         return interpreter
 
     def _invoke(self, interpreter: Any, image: NDArray[np.uint8], indices: Sequence[int]) -> list[NDArray[Any]]:
-        with self._border("LiteRT failed while running it"):
+        with self._border("failed while running it"):
             interpreter.set_tensor(self._input["index"], self._encoded(image))
             interpreter.invoke()
             return [np.asarray(interpreter.get_tensor(index)) for index in indices]
@@ -138,9 +139,6 @@ class LiteRtRuntime(SourceRuntime):
             )
         shapes = [tuple(int(size) for size in output["shape"]) for output in self._tensors]
         raw_outputs_of([np.zeros(shape, np.float32) for shape in shapes], self.spec, file=self.file)  # or refused
-
-    def _border(self, doing: str) -> Any:
-        return vendor_errors(ERRORS, file=self.file, doing=doing, advice="see that the file is a complete TFLite model")
 
 
 def _as_reals(array: NDArray[Any], output: dict[str, Any]) -> NDArray[np.float32]:

@@ -64,7 +64,7 @@ class OnnxRuntime(FinishedModelRuntime):
         named = RuntimeChoices(
             kind, short_name(choices.provider), provider_options=choices.provider_options, device=choices.device
         )
-        super().__init__(model, name=named.name, document=document, batch=session.inputs[0].shape[0])
+        super().__init__(model, named.name, document=document, batch=session.inputs[0].shape[0])
         exact = choices.provider == CPU and choices.fuse and document.activations in EXACT_KERNELS
         self.capabilities = replace(self.capabilities, exact=exact)
         if choices.provider == CPU:  # other providers are not all made for several threads

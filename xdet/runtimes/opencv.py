@@ -36,7 +36,7 @@ class OpenCvRuntime(CompiledRuntime):
     WHY = "older ones, and the classic engine, compute quantised heads up to 35 steps off without a word"
 
     def _errors(self) -> tuple[type[Exception], ...]:
-        return (self._package.error, RuntimeError, ValueError, TypeError, MemoryError)
+        return (*super()._errors(), self._package.error)
 
     def _program(self, model: ir.Model, names: tuple[str, ...]) -> Program:
         cv2 = self._package

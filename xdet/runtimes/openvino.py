@@ -13,9 +13,8 @@ import numpy as np
 
 from converters.spec import DETECTION_OUTPUTS, IMAGE
 from xdet.errors import RuntimeUnavailableError, import_extra
-from xdet.model.file import read_document
-from xdet.runtimes.base import require_release, vendor_errors
-from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names, showing
+from xdet.runtimes.base import require_release
+from xdet.runtimes.finished import FinishedModelRuntime, Outputs, showing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,29 +24,29 @@ if TYPE_CHECKING:
     from xdet.model.file import ModelFile
     from xdet.runtimes.base import RuntimeChoices
 
-ERRORS = (RuntimeError, ValueError, TypeError, MemoryError)
-
 
 class OpenVinoRuntime(FinishedModelRuntime):
     """A finished model, compiled for one of OpenVINO's devices; for one thread at a time."""
 
+    TITLE, ADVICE = "OpenVINO", "see that the file is complete"
+
     def __init__(self, model: ModelFile, choices: RuntimeChoices) -> None:
-        document = read_document(model.data, file=model.file)
-        oldest = document.oldest_runtimes.get("openvino", "0")
+        super().__init__(model, choices.name)
+        oldest = self.document.oldest_runtimes.get("openvino", "0")
         why = f"'{model.file}' does not load in older ones"
         require_release("OpenVINO", _release(), oldest, extra="openvino", why=why)
         self._core, self._device, self._threads = _core(), _device(choices.provider), choices.threads
-        compiled = self._compile(model.data, model.file)
-        require_graph_names([name for out in compiled.outputs for name in out.get_names()], document, file=model.file)
+        self.name = f"openvino:{self._device.lower()}"
+        compiled = self._compile(model.data)
+        self._require_outputs([name for output in compiled.outputs for name in output.get_names()])
         size = compiled.input(IMAGE).get_partial_shape()[0]
-        batch = None if size.is_dynamic else size.get_length()
-        super().__init__(model, name=f"openvino:{self._device.lower()}", document=document, batch=batch)
+        self.batch = None if size.is_dynamic else size.get_length()
         self._own = DETECTION_OUTPUTS if self.spec.gives_boxes else self._raw_names
         self._compiled: dict[tuple[str, ...], Any] = {self._own: compiled}
 
     def _compute(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Outputs:
         compiled = self._showing(tuple(names))
-        with _border(self.file, "OpenVINO failed while running it"):
+        with self._border("failed while running it"):
             results = compiled(dict(feeds))
             return [np.array(results[name]) for name in names]
 
@@ -57,18 +56,18 @@ class OpenVinoRuntime(FinishedModelRuntime):
             if set(names) <= set(shown):
                 return compiled
         hidden = [name for name in names if name not in self._own]
-        compiled = self._compile(showing(self.model.data, hidden), self.file)
+        compiled = self._compile(showing(self.model.data, hidden))
         self._compiled = {self._own: self._compiled[self._own], (*self._own, *hidden): compiled}
         return compiled
 
-    def _compile(self, model: bytes, file: str) -> Any:
+    def _compile(self, model: bytes) -> Any:
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         if self._device == "CPU":
             # a pinned thread waits for whatever reads photographs on its processor
             settings["ENABLE_CPU_PINNING"] = False
         if self._threads is not None:
             settings["INFERENCE_NUM_THREADS"] = self._threads
-        with _border(file, "OpenVINO cannot load it"):
+        with self._border("cannot load it"):
             return self._core.compile_model(self._core.read_model(model), self._device, settings)
 
     def _free(self) -> None:
@@ -83,10 +82,6 @@ def open_model(model: ModelFile, choices: RuntimeChoices) -> OpenVinoRuntime:
 def providers(_: str) -> tuple[str, ...]:
     """OpenVINO's devices here, in lower case; raises ``MissingExtraError``."""
     return tuple(device.lower() for device in _core().available_devices)
-
-
-def _border(file: str, doing: str) -> Any:
-    return vendor_errors(ERRORS, file=file, doing=doing, advice="see that the file is complete")
 
 
 def _device(name: str | None) -> str:

@@ -34,7 +34,7 @@ class TractRuntime(CompiledRuntime):
         return metadata.version("tract")
 
     def _errors(self) -> tuple[type[Exception], ...]:
-        return (self._package.TractError, RuntimeError, ValueError, TypeError, MemoryError)
+        return (*super()._errors(), self._package.TractError)
 
     def _program(self, model: ir.Model, names: tuple[str, ...]) -> Program:
         del names  # the model's outputs are these

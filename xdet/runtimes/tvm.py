@@ -30,7 +30,7 @@ class TvmRuntime(CompiledRuntime):
     WHY = "older ones do not compile the suppression of boxes"
 
     def _errors(self) -> tuple[type[Exception], ...]:
-        return (RuntimeError, ValueError, TypeError, KeyError, AttributeError, MemoryError)
+        return (*super()._errors(), KeyError, AttributeError)
 
     def _program(self, model: ir.Model, names: tuple[str, ...]) -> Program:
         tvm = self._package

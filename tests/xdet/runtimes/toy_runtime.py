@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from xdet.model.file import read_document
 from xdet.runtimes.finished import FinishedModelRuntime, Outputs, showing
 from xdet.runtimes.ort_session import OrtSession, SessionChoices
 
@@ -21,8 +20,7 @@ class ToyRuntime(FinishedModelRuntime):
     """A finished model on a back end that opens it anew for every question."""
 
     def __init__(self, model: ModelFile, choices: RuntimeChoices) -> None:
-        document = read_document(model.data, file=model.file)
-        super().__init__(model, name=choices.name, document=document, batch=1)
+        super().__init__(model, choices.name, batch=1)
 
     def _compute(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Outputs:
         model = showing(self.model.data, [name for name in names if name == "head"])
