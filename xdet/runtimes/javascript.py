@@ -270,51 +270,54 @@ class Chromium(Peer):
                     raise EOFError(f"nothing within {longest_s:.0f} s") from None
 
 
-class _Server:
+class _Server(ThreadingHTTPServer):
     """Serves the page and the package, and hands frames over."""
 
+    daemon_threads = True
+
     def __init__(self, package: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
         self.requests: queue.Queue[bytes] = queue.Queue()
         self.answers: queue.Queue[bytes] = queue.Queue()
-        prefix = f"/{secrets.token_urlsafe(16)}"
-        files = {f"{prefix}/{name}": DATA / name for name in ("ort_page.html", "ort_core.mjs")}
-        files |= {f"{prefix}/package/{path.name}": path for path in package.iterdir() if path.suffix in TYPES}
-        requests, answers = self.requests, self.answers
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                file = files.get(self.path)
-                if file is None:
-                    self.send_error(404)
-                else:
-                    self._send(file.read_bytes(), TYPES[file.suffix])
-
-            def do_POST(self) -> None:
-                if self.path != f"{prefix}/next":
-                    self.send_error(404)
-                    return
-                answers.put(self.rfile.read(int(self.headers["Content-Length"])))
-                self._send(requests.get(), "application/octet-stream")
-
-            def _send(self, content: bytes, kind: str) -> None:
-                self.send_response(200)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: object) -> None:
-                """Stay quiet."""
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self.address = f"http://127.0.0.1:{self._http.server_port}{prefix}"
-        Thread(target=self._http.serve_forever, daemon=True).start()
+        self.prefix = f"/{secrets.token_urlsafe(16)}"
+        self.address = f"http://127.0.0.1:{self.server_port}{self.prefix}"
+        self.files = {f"{self.prefix}/{name}": DATA / name for name in ("ort_page.html", "ort_core.mjs")}
+        packed = (path for path in package.iterdir() if path.suffix in TYPES)
+        self.files |= {f"{self.prefix}/package/{path.name}": path for path in packed}
+        Thread(target=self.serve_forever, daemon=True).start()
 
     def stop(self) -> None:
         self.requests.put(b"")  # the page's loop ends
-        self._http.shutdown()
-        self._http.server_close()
+        self.shutdown()
+        self.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+
+    def do_GET(self) -> None:
+        file = self.server.files.get(self.path)
+        if file is None:
+            self.send_error(404)
+        else:
+            self._send(file.read_bytes(), TYPES[file.suffix])
+
+    def do_POST(self) -> None:
+        if self.path != f"{self.server.prefix}/next":
+            self.send_error(404)
+            return
+        self.server.answers.put(self.rfile.read(int(self.headers["Content-Length"])))
+        self._send(self.server.requests.get(), "application/octet-stream")
+
+    def _send(self, content: bytes, kind: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Stay quiet."""
 
 
 def end_process(process: subprocess.Popen[bytes]) -> None:

@@ -21,48 +21,44 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from converters.sources.onnx.reader import OnnxSource
-    from converters.spec import DetectorSpec
     from xdet.model.file import ModelFile
     from xdet.runtimes.base import RuntimeChoices
     from xdet.runtimes.finished import Arrays
 
 
 class OnnxSourceRuntime(SourceRuntime):
-    """An ONNX network, open on ONNX Runtime.
+    """An ONNX network, open on ONNX Runtime; its sidecar and the caller describe it.
 
-    Args:
-        model: the file.
-        source: the same, looked through.
-        session: of its bytes.
-        spec: what turns its outputs into boxes.
-        exact: whether the network computes on codes.
-        turned: of each output, whether its channels come first.
+    Raises:
+        ModelError: damaged, or with more than a network of standard operators.
+        UsageError: its anchors or classes are stated nowhere, or its size is open.
     """
 
-    def __init__(
-        self,
-        model: ModelFile,
-        source: OnnxSource,
-        session: OrtSession,
-        spec: DetectorSpec,
-        *,
-        exact: bool,
-        turned: tuple[bool, ...],
-    ) -> None:
-        batch = None if source.any_batch else 1
-        super().__init__(model, name="onnxruntime-source:cpu", spec=spec, batch=batch, exact=exact)
-        self._source, self._session, self._turned = source, session, turned
-        self._own = [output.name for output in session.outputs]
+    def __init__(self, model: ModelFile, choices: RuntimeChoices) -> None:
+        from converters.graph import float_products
+        from converters.sources.onnx.importer import activation_codes
+        from converters.sources.onnx.network import facts_from_onnx, fixed_graph, turned_outputs
+        from converters.sources.onnx.reader import read_onnx
+
+        size = choices.source_options.input_size if choices.source_options else None
+        if choices.spec is not None:
+            size = choices.spec.image.height, choices.spec.image.width
+        with converter_errors():
+            source = read_onnx(model.data, model.file, size)
+            graph = fixed_graph(source)
+            spec = choices.spec or describe_source(model, facts_from_onnx(source), choices)
+        codes, batch = activation_codes(graph), None if source.any_batch else 1
+        exact_for = inexact_codes(codes, in_float=bool(float_products(graph)))
+        super().__init__(model, name=choices.name, spec=spec, batch=batch, exact=codes in EXACT_KERNELS)
+        session_choices = SessionChoices(provider=CPU, threads=choices.threads, exact_for=exact_for)
+        self._session = self._inner = OrtSession(model.data, file=model.file, choices=session_choices)
+        self._source, self._turned = source, turned_outputs(graph)
+        self._own = [output.name for output in self._session.outputs]
         self._hidden: list[str] = []  # what the inner session shows besides
-        self._inner = session
 
     def _outputs(self, images: NDArray[np.uint8]) -> Arrays:
-        arrays = self._session.run(self._own, self._fed(images))
-        return [
-            array.transpose(NCHW_TO_NHWC) if turned else array
-            for array, turned in zip(arrays, self._turned, strict=True)
-        ]
+        outputs = zip(self._session.run(self._own, self._fed(images)), self._turned, strict=True)
+        return [array.transpose(NCHW_TO_NHWC) if channels_first else array for array, channels_first in outputs]
 
     @property
     def _value_names(self) -> Collection[str]:
@@ -83,34 +79,12 @@ class OnnxSourceRuntime(SourceRuntime):
         self._inner.close()
 
     def _fed(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        is_float = self._source.dtype == "float32"
-        return {self._source.picture: self._laid_out(rescaled(images, self.spec) if is_float else images)}
-
-    def _laid_out(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        return np.ascontiguousarray(pixels.transpose(NHWC_TO_NCHW)) if self._source.is_nchw else pixels
+        pixels: NDArray[Any] = rescaled(images, self.spec) if self._source.dtype == "float32" else images
+        if self._source.is_nchw:
+            pixels = np.ascontiguousarray(pixels.transpose(NHWC_TO_NCHW))
+        return {self._source.picture: pixels}
 
 
 def open_model(model: ModelFile, choices: RuntimeChoices) -> OnnxSourceRuntime:
-    """Look through an ONNX source that is in memory, and open it; its sidecar and the caller describe it.
-
-    Raises:
-        ModelError: damaged, or with more than a network of standard operators.
-        UsageError: its anchors or classes are stated nowhere, or its size is open.
-    """
-    from converters.graph import float_products
-    from converters.sources.onnx.importer import activation_codes
-    from converters.sources.onnx.network import facts_from_onnx, fixed_graph, turned_outputs
-    from converters.sources.onnx.reader import read_onnx
-
-    size = choices.source_options.input_size if choices.source_options else None
-    if choices.spec is not None:
-        size = choices.spec.image.height, choices.spec.image.width
-    with converter_errors():
-        source = read_onnx(model.data, model.file, size)
-        graph = fixed_graph(source)
-        spec = choices.spec or describe_source(model, facts_from_onnx(source), choices)
-    codes = activation_codes(graph)
-    exact_for = inexact_codes(codes, in_float=bool(float_products(graph)))
-    session_choices = SessionChoices(provider=CPU, threads=choices.threads, exact_for=exact_for)
-    session = OrtSession(model.data, file=model.file, choices=session_choices)
-    return OnnxSourceRuntime(model, source, session, spec, exact=codes in EXACT_KERNELS, turned=turned_outputs(graph))
+    """Look through an ONNX source that is in memory, and open it."""
+    return OnnxSourceRuntime(model, choices)
