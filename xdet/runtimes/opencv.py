@@ -75,8 +75,8 @@ def _require_golden(runtime: OpenCvRuntime) -> None:
     vector, image = runtime.document.golden, runtime.spec.image
     if vector is None or vector.generator != GENERATOR:
         return
-    picture = golden_image(image.height, image.width, vector.seed)
-    worst, most = compare_head(runtime.head(picture)[0], vector).worst_lsb, vector.other_kernels_lsb
+    picture = golden_image(image.height, image.width, vector.seed, channels=image.channels)
+    worst, most = compare_head(runtime.head(image.as_fed(picture))[0], vector).worst_lsb, vector.other_kernels_lsb
     if worst > most:
         raise RuntimeUnavailableError(
             f"'{runtime.file}': OpenCV {runtime.release} errs on this processor: its head for the golden picture is "
