@@ -173,17 +173,11 @@ class Node:
 class FinishedGraph:
     """The main graph of an ONNX model by the names of its values, which a document's tensor map speaks of.
 
-    Args:
-        proto: the model, decoded.
-        file: its name, for messages.
-
-    Attributes:
-        model: the same as onnx-ir holds it; to be read, not changed.
-        nodes: its operators, in the file's order.
+    ``model`` is the same as onnx-ir holds it, to be read, not changed; ``nodes`` stand in the file's order.
 
     Raises:
-        ModelError: it breaks the standard: an operator without an input that it needs,
-            codes that are read with a scale that is no positive number.
+        ModelError: it breaks the standard: an operator without an input that it needs, codes that are read with a scale
+            that is no positive number.
     """
 
     def __init__(self, proto: onnx.ModelProto, *, file: str) -> None:

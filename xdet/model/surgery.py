@@ -251,15 +251,9 @@ Codes = dict[str, "NDArray[Any]"]
 
 
 def exact_codes(graph: ir.Graph, twin: str, known: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], bool]:
-    """The exact arithmetic's codes of one value.
+    """The exact arithmetic's codes of one value, and whether float32, which each runtime rounds its way, is among it.
 
-    Args:
-        graph: of the model.
-        twin: the value.
-        known: the picture and codes by name, as the graph stores them; that of ``twin`` itself is not used.
-
-    Returns:
-        The codes, and whether float32 arithmetic lies on the way, which rounds as each runtime likes.
+    ``known`` are the picture and codes by name, as the graph stores them; that of ``twin`` itself is not used.
 
     Raises:
         ModelError: an operator on the way is not known in integers.
@@ -278,10 +272,7 @@ def exact_codes(graph: ir.Graph, twin: str, known: Mapping[str, NDArray[Any]]) -
 def cut_layer(model: ir.Model, output: str, codes: Mapping[str, NDArray[Any]]) -> tuple[bytes, Codes]:
     """The part of a graph between known values and one of them as a model, and the codes that it takes and should give.
 
-    Args:
-        model: the whole model.
-        output: the value that the part computes.
-        codes: known values by name, ``output`` among them, as the graph stores them.
+    ``codes`` are known values by name, ``output`` among them, as the graph stores them.
     """
     from onnx import checker
 

@@ -101,10 +101,7 @@ def fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
 def edited(message: memoryview, edits: Mapping[int, Callable[[memoryview], bytes | None]]) -> bytes:
     """A message in which other contents stand in the place of some fields; all else stays as it is, in its order.
 
-    Args:
-        message: the message.
-        edits: number of a length-delimited field -> the new content for each content found, None to leave the field
-            out.
+    ``edits`` gives a new content for each content of a length-delimited field, or None to leave the field out.
 
     Raises:
         ValueError: as ``fields``.
@@ -173,11 +170,9 @@ def text(content: memoryview) -> str:
 def with_outputs(model: bytes, outputs: Sequence[tuple[str, int]]) -> bytes:
     """The model with these values as outputs behind its own.
 
-    Args:
-        model: an ONNX file's bytes.
-        outputs: names of values that the graph computes and that are no outputs yet, each with its element type as
-            ``TensorProto.DataType`` numbers it (``FLOAT``); ``UNTOLD`` leaves it to the back end's inference, which
-            ONNX Runtime does and the ONNX checker refuses.
+    Each is the name of a value that the graph computes and that is no output yet, with its element type as
+    ``TensorProto.DataType`` numbers it (``FLOAT``); ``UNTOLD`` leaves it to the back end's inference, which ONNX
+    Runtime does and the ONNX checker refuses.
     """
     values = b""
     for name, element in outputs:
@@ -190,12 +185,8 @@ def freeze_thresholds(model: bytes, document: ModelDocument, thresholds: Thresho
     """A copy whose thresholds are constants, for runtimes that ignore or refuse fed ones.
 
     Before -> after: ``score_threshold`` and ``iou_threshold`` are optional inputs with defaults -> they are
-    initialisers only, at the values asked for, and the document says so. Numeric effect: none, at those thresholds.
-
-    Args:
-        model: a finished model's bytes.
-        document: what its metadata says.
-        thresholds: float32 of their score and IoU stand in the copy; ``max_detections`` must be the model's own.
+    initialisers only, float32 of the score and IoU asked for, and the document says so; ``max_detections`` must be the
+    model's own. Numeric effect: none, at those thresholds.
     """
     values = dict(zip(THRESHOLD_INPUTS, (thresholds.score, thresholds.iou), strict=True))
     spec = replace(document.spec, thresholds=thresholds)

@@ -200,14 +200,10 @@ class Runtime(abc.ABC):
 def vendor_errors(
     model: tuple[type[Exception], ...], runtime: tuple[type[Exception], ...] = (), *, file: str, doing: str, advice: str
 ) -> Iterator[None]:
-    """Turn a back end's exceptions into ours, told in one line.
+    """Turn a back end's exceptions into ours, told in one line: what failed in ``doing``, and what to do.
 
-    Args:
-        model: those that blame the model, which become ``ModelError``.
-        runtime: those that blame a device, driver or library, which become ``RuntimeUnavailableError``.
-        file: the model's name.
-        doing: what failed.
-        advice: what to do.
+    Those in ``model`` blame the model and become a ``ModelError``; those in ``runtime`` blame a device, driver or
+    library and become a ``RuntimeUnavailableError``.
     """
     try:
         yield

@@ -42,14 +42,9 @@ LAST_ANCHOR = np.iinfo(np.int32).max
 
 
 def run_in_chunks(images: NDArray[np.uint8], batch: int | None, run: Callable[[NDArray[np.uint8]], Arrays]) -> Arrays:
-    """Call ``run`` with ``batch`` images at a time and join its outputs along the first axis.
+    """Call ``run`` with ``batch`` images at a time, None for all at once, and join its outputs along the first axis.
 
     The last chunk is filled up with black images, whose results are cut off.
-
-    Args:
-        images: uint8 ``(N >= 1, height, width, 3)``.
-        batch: the number ``run`` takes, or None for all at once.
-        run: images -> arrays that each have one entry per image.
     """
     if batch is None or len(images) == batch:
         return run(images)

@@ -136,10 +136,7 @@ def obeys_fed_thresholds(session: OrtSession, image: NDArray[np.uint8]) -> bool:
     The model itself is asked, since the answer for one graph says nothing of another: OpenVINO's provider obeys in a
     tiny graph, whose suppression it leaves to the CPU, and ignores thresholds where it takes all nodes. Where the
     picture does not tell, the answer is no, which costs a session and never a result.
-
-    Args:
-        session: a finished model that ends in boxes and has threshold inputs.
-        image: uint8 ``(N, height, width, 3)`` at network size.
+    The model ends in boxes and has threshold inputs.
     """
     count, anchors = DETECTION_OUTPUTS[0], DETECTION_OUTPUTS[-1]
 
@@ -178,9 +175,8 @@ def open_onnxruntime(
     Args:
         model: the ONNX file's bytes.
         file: its name, for messages.
-        choices: the runtime ``onnxruntime-unfused`` leaves integer kernels out; ``provider`` is an execution provider's
-            short or full name, None the CPU; ``device`` and ``provider_options`` are handed to it; ``threads`` None is
-            one per physical core, or the processors shared among several ``workers``.
+        choices: the runtime ``onnxruntime-unfused`` leaves integer kernels out; ``provider`` is a short or full name,
+            None the CPU; ``threads`` None is one per physical core, or the processors shared among several ``workers``.
         optimized_path: where to save the graph that it runs; ``OnnxRuntime.placement`` tells where, then.
         profile_prefix: see ``SessionChoices``.
 

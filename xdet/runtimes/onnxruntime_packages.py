@@ -78,11 +78,6 @@ def _repair(names: tuple[str, ...]) -> str:
 def require_new_enough(model: bytes, file: str, installed: str) -> None:
     """Refuse a finished model that names a newer ONNX Runtime; what names none passes.
 
-    Args:
-        model: the file's bytes, damaged perhaps.
-        file: its name, for messages.
-        installed: the release that is here.
-
     Raises:
         RuntimeUnavailableError: says both releases and how to convert for the one that is here.
     """

@@ -41,10 +41,7 @@ SERVED = "xdet.runtimes.subprocess_runtime:ServedRuntime"
 class SubprocessRuntime(Runtime):
     """A model that is open on a runtime in a subprocess; for one thread at a time.
 
-    Args:
-        model: the file, which the subprocess gets as bytes; it reads the sidecar beside a source itself.
-        choices: with the runtime's name and provider.
-        module: the module behind the runtime's row.
+    The subprocess gets the file as bytes and reads the sidecar beside a source itself.
     """
 
     def __init__(self, model: ModelFile, choices: RuntimeChoices, module: str) -> None:

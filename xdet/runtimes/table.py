@@ -81,11 +81,7 @@ class RuntimeModule(Protocol):
 
 
 def open_runtime(path: Path, choices: RuntimeChoices = DEFAULTS) -> Runtime:
-    """Open a model file, finished or source.
-
-    Args:
-        path: an ONNX file that xdet made, or a source file.
-        choices: where and how it runs; without a runtime's name, the first of ``RUNTIMES`` that takes the file.
+    """Open a model file, finished or source; without a runtime's name, on the first of ``RUNTIMES`` that takes it.
 
     Raises:
         ModelError: the file cannot be read, or is no model that xdet runs.
@@ -175,10 +171,6 @@ def _rule_inside(model: ModelFile) -> ResizeRule | None:
 def parse_runtimes(text: str, *, threads: int | None = None) -> tuple[RuntimeChoices, ...]:
     """Read a list such as ``"onnxruntime:cpu,litert:xnnpack"``; a name alone takes its usual provider or kernels.
 
-    Args:
-        text: names of ``RUNTIMES``, each with a provider or kernels behind a colon if any, separated by commas.
-        threads: threads inside an operator, for all of them.
-
     Raises:
         UsageError: an unknown or empty name, or one that stands there twice.
     """
@@ -198,10 +190,6 @@ def parse_runtimes(text: str, *, threads: int | None = None) -> tuple[RuntimeCho
 
 def split_runtime(runtime: str | None, provider: str | None) -> tuple[str | None, str | None]:
     """The names behind ``--runtime NAME[:PROVIDER]`` and ``--provider``; None where nothing is said.
-
-    Args:
-        runtime: one name as ``parse_runtimes`` takes it, or None for the one of the file's format.
-        provider: within that runtime.
 
     Raises:
         UsageError: an unknown name, several, or two providers.
