@@ -36,13 +36,21 @@ def require_classes(names: Iterable[str], known: Sequence[str], *, what: str) ->
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """One box."""
+    """One box.
 
-    box_xyxy_px: tuple[float, float, float, float]  # x1, y1, x2, y2 in the photograph's pixels from its top left corner
-    score: float  # confidence in 0..1
-    class_id: int  # index into the model's classes
-    class_name: str  # of that index
-    anchor: int  # index of the source box in the head
+    Attributes:
+        box_xyxy_px: x1, y1, x2, y2 in pixels of the photograph, origin at its top left corner.
+        score: confidence in 0..1.
+        class_id: index into the model's classes.
+        class_name: of that index.
+        anchor: index of the source box in the head.
+    """
+
+    box_xyxy_px: tuple[float, float, float, float]
+    score: float
+    class_id: int
+    class_name: str
+    anchor: int
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON files hold it: the box rounded to 1/100 pixel, the score as the shortest decimal of its float32."""
@@ -52,16 +60,27 @@ class Detection:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Detections:
-    """What was found in one image, best score first."""
+    """What was found in one image, best score first.
 
-    image: str  # the image's name as the caller gave it
-    width: int  # of the photograph in pixels, after EXIF orientation where that was honoured
-    height: int  # likewise
-    boxes_xyxy: NDArray[np.float32]  # (n, 4), fractions 0..1 of the photograph
-    scores: NDArray[np.float32]  # (n,), 0..1
-    classes: NDArray[np.int32]  # (n,), indices into class_names
-    anchors: NDArray[np.int32]  # (n,), indices of the source boxes in the head
-    class_names: tuple[str, ...]  # the model's classes
+    Attributes:
+        image: the image's name as the caller gave it.
+        width: of the photograph in pixels, after EXIF orientation where that was honoured.
+        height: likewise.
+        boxes_xyxy: float32 ``(n, 4)``, fractions 0..1 of the photograph.
+        scores: float32 ``(n,)``, 0..1.
+        classes: int32 ``(n,)``, indices into ``class_names``.
+        anchors: int32 ``(n,)``, indices of the source boxes in the head.
+        class_names: the model's classes.
+    """
+
+    image: str
+    width: int
+    height: int
+    boxes_xyxy: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    classes: NDArray[np.int32]
+    anchors: NDArray[np.int32]
+    class_names: tuple[str, ...]
 
     @classmethod
     def from_batch(

@@ -26,16 +26,27 @@ NOISY = 0.05  # of all processors
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
-    """How a benchmark is run."""
+    """How a benchmark is run.
 
-    threads: tuple[int, ...] = (1,)  # inside an operator; each model runs once on each number
-    blocks: int = 5  # how often every case has its turn
-    block_s: float = 0.25  # seconds of measured calls per turn and kind of call, at least blocks.LEAST_CALLS of them
-    pictures_per_block: int = 32  # photographs per turn that go the whole way from file to boxes
-    score_threshold: float | None = None  # a box needs a score above it; None is each model's own
-    memory: bool = True  # also start a process per case that tells its peak memory
-    targets: tuple[Target, ...] = ()  # what to convert each model for, which must be a source; measured beside it
-    profile: bool = False  # also measure the operators of what runs on ONNX Runtime's CPU provider
+    Attributes:
+        threads: inside an operator; each model runs once on each number.
+        blocks: how often every case has its turn.
+        block_s: seconds of measured calls per turn and kind of call, at least ``blocks.LEAST_CALLS`` of them.
+        pictures_per_block: photographs per turn that go the whole way from file to boxes.
+        score_threshold: a box needs a score above it; None is each model's own.
+        memory: also start a process per case that tells its peak memory.
+        targets: what to convert each model for, which must be a source; measured beside it.
+        profile: also measure the operators of what runs on ONNX Runtime's CPU provider.
+    """
+
+    threads: tuple[int, ...] = (1,)
+    blocks: int = 5
+    block_s: float = 0.25
+    pictures_per_block: int = 32
+    score_threshold: float | None = None
+    memory: bool = True
+    targets: tuple[Target, ...] = ()
+    profile: bool = False
 
     def __post_init__(self) -> None:
         if not self.threads or len(set(self.threads)) < len(self.threads):
@@ -161,16 +172,27 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """All that ``run_benchmark`` measured."""
+    """All that ``run_benchmark`` measured.
 
-    options: BenchOptions  # what decides the figures
-    machine: Machine  # where they were measured
-    images: int  # how many photographs took part
-    embedded_images: bool  # whether they were xdet's own samples
-    results: tuple[CaseResult, ...]  # in the order of models, targets, runtimes, threads
-    others_share: float | None  # of all processors, what other programs took meanwhile, 0..1; None where not known
-    notes: tuple[str, ...]  # what could not be measured, and why
-    # Multiply-accumulates per second of a large product of 8-bit matrices on one thread, where operators were measured.
+    Attributes:
+        options: what decides the figures.
+        machine: where they were measured.
+        images: how many photographs took part.
+        embedded_images: whether they were xdet's own samples.
+        results: in the order of models, targets, runtimes, threads.
+        others_share: of all processors, what other programs took meanwhile, 0..1; None where it is not known.
+        notes: what could not be measured, and why.
+        int8_peak: multiply-accumulates per second of a large product of 8-bit matrices on one thread, where operators
+            were measured.
+    """
+
+    options: BenchOptions
+    machine: Machine
+    images: int
+    embedded_images: bool
+    results: tuple[CaseResult, ...]
+    others_share: float | None
+    notes: tuple[str, ...]
     int8_peak: float | None = None
 
     @property
