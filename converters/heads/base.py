@@ -394,6 +394,34 @@ def split_outputs(head: Float32, outputs: Sequence[RawOutput]) -> list[Float32]:
     return [part.reshape(len(head), *output.shape) for part, output in zip(parts, outputs, strict=True)]
 
 
+def match_outputs(shapes: Sequence[tuple[int, ...]], wanted: Sequence[RawOutput]) -> tuple[int, ...]:
+    """Which of a network's outputs is each raw output of a head.
+
+    Args:
+        shapes: of the network's outputs, without the batch.
+        wanted: the raw outputs, all of the network's.
+
+    Returns:
+        An index into ``shapes`` per raw output. Equal shapes belong together in their order; then shapes that hold as
+        many numbers, which a reshape at the network's end moves nowhere.
+
+    Raises:
+        ValueError: they do not belong together.
+    """
+    left, places = list(range(len(shapes))), []
+    for output in wanted:
+        fits = [i for i in left if shapes[i] == output.shape]
+        fits += [i for i in left if math.prod(shapes[i]) == output.size]
+        if not fits:
+            break
+        places.append(fits[0])
+        left.remove(fits[0])
+    if left or len(places) < len(wanted):
+        listed = ", ".join(f"{output.value_name} {list(output.shape)}" for output in wanted)
+        raise ValueError(f"expected the outputs {listed}, found {', '.join(str(list(s)) for s in shapes)}")
+    return tuple(places)
+
+
 def default_class_names(count: int) -> tuple[str, ...]:
     """``class_0`` .. for classes that nobody named."""
     return tuple(f"class_{index}" for index in range(count))

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 from converters._ir import ir
 from converters.errors import OptionError, UnsupportedModelError
-from converters.facts import match_outputs
 from converters.graph import NHWC_TO_NCHW, OPSET, constant_of, infer_shapes
+from converters.heads.base import match_outputs
 from converters.integer.convolution import same_padding
 from converters.opset import upgraded
 from converters.sources import ImportedNetwork, as_raw_output

@@ -1,77 +1,188 @@
-"""What a TFLite file tells about its detector, and how files of other families are turned away."""
+"""Class names, size and rescaling that a model file states itself: Ultralytics' forms, label files, damage."""
 
 from __future__ import annotations
 
+import io
+import json
+import struct
+import zipfile
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from converters.errors import SourceFileError
-from converters.facts import SourceFacts, SourceOutput
-from converters.quant import QuantParams
-from converters.sources.tflite.facts import facts_from_tflite
-from converters.sources.tflite.reader import TfliteModel, TfliteOperator
-from converters.sources.tflite.tensors import TfliteTensor
+from converters.description.sidecar import Sidecar
+from converters.description.statements import SourceOptions
+from converters.facts import (
+    FileMetadata,
+    SourceFacts,
+    SourceOutput,
+    archive_texts,
+    read_archive,
+    read_literal,
+    read_metadata_props,
+)
+from converters.heads.decoded import YoloV8
+from converters.spec import Rescaling
+from tests.converters.description.resolving import statements_of
 
-Shape = tuple[int, ...]
-QUANT = QuantParams.per_tensor(0.5, 3)
+ULTRALYTICS: dict[str, Any] = {
+    "description": "Ultralytics YOLO model",
+    "stride": 32,
+    "task": "detect",
+    "imgsz": [320, 256],
+    "names": {0: "person", 1: "dog's"},
+}
+FOUND = FileMetadata(
+    "",
+    class_names=("person", "dog's"),
+    size_hw=(320, 256),
+    stride=32,
+    rescaling=Rescaling(1 / 255, 0.0),
+    resize="letterbox",
+)
+YAML = "stride: 32\nimgsz:\n- 320\n- 256\nnames:\n  0: person\n  1: dog's\n"
 
 
-def model(inputs: list[Shape], outputs: list[Shape]) -> TfliteModel:
-    shapes = [("image", "uint8", shape) for shape in inputs] + [("boxes", "float32", shape) for shape in outputs]
-    tensors = tuple(
-        TfliteTensor(i, name, dtype, shape, QUANT if dtype == "uint8" else None, None)
-        for i, (name, dtype, shape) in enumerate(shapes)
-    )
-    n = len(inputs)
-    return TfliteModel("m.tflite", "", tensors, (), tuple(range(n)), tuple(range(n, len(tensors))))
-
-
-def test_a_detector_tells_its_sizes_and_its_input_encoding() -> None:
-    facts = facts_from_tflite(model([(1, 96, 160, 3)], [(1, 3, 5, 30)]))
-    assert facts == SourceFacts(
-        "m.tflite", 96, 160, (SourceOutput("boxes", (3, 5, 30), from_picture=False),), "uint8", QUANT
-    )
-
-
-@pytest.mark.parametrize(("dtype", "smallest", "largest"), [("uint8", -1.5, 126.0), ("int8", -65.5, 62.0)])
-def test_a_quantised_output_tells_what_its_codes_can_hold(dtype: str, smallest: float, largest: float) -> None:
-    found = model([(1, 96, 160, 3)], [(1, 3, 5, 30)])
-    output = replace(found.tensors[1], dtype=dtype, quant=QUANT)
-    (fact,) = facts_from_tflite(replace(found, tensors=(found.tensors[0], output))).outputs
-    assert (fact.smallest, fact.largest) == (smallest, largest)
+def zipped(**members: str | bytes) -> bytes:
+    """A model's bytes with a ZIP behind them; ``__`` stands for a dot."""
+    packed = io.BytesIO(b"model" * 9)
+    with zipfile.ZipFile(packed, "a", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name.replace("__", "."), content)
+    return packed.getvalue()
 
 
 @pytest.mark.parametrize(
-    ("inputs", "outputs", "said"),
+    ("name", "text"),
     [
-        (
-            [(1, 96, 96, 2)],
-            [(1, 3, 3, 30)],
-            "input expected one image [N, height, width, 3], or 1 for grey, found 'image' [1, 96, 96, 2]",
-        ),
-        ([(1, 3, 96, 96)], [(1, 3, 3, 30)], "found 'image' [1, 3, 96, 96]"),
-        ([(2, 96, 96, 3)], [(1, 3, 3, 30)], "found 'image' [2, 96, 96, 3]"),
-        ([(1, 0, 96, 3)], [(1, 3, 3, 30)], "found 'image' [1, 0, 96, 3]"),
-        ([], [(1, 3, 3, 30)], "input expected one image [N, height, width, 3], or 1 for grey, found none"),
-        ([(1, 9, 9, 3)] * 2, [(1, 3, 3, 30)], "found 'image' [1, 9, 9, 3], 'image' [1, 9, 9, 3]"),
-        ([(1, 96, 96, 3)], [(45, 6)], "output expected numbers of one image, [1, ...], found 'boxes' [45, 6]"),
-        ([(1, 96, 96, 3)], [(1, 45), ()], "found 'boxes' [1, 45], 'boxes' []"),
-        ([(1, 96, 96, 3)], [(1, 3, 3, 0)], "found 'boxes' [1, 3, 3, 0]"),
-        ([(1, 96, 96, 3)], [], "output expected numbers of one image, [1, ...], found none"),
+        ("metadata.json", json.dumps(ULTRALYTICS, indent=2)),
+        ("metadata.yaml", YAML),
+        ("temp_meta.txt", str(ULTRALYTICS)),
     ],
 )
-def test_another_kind_of_model_is_named_with_what_was_found(
-    inputs: list[Shape], outputs: list[Shape], said: str
-) -> None:
-    with pytest.raises(SourceFileError) as caught:
-        facts_from_tflite(model(inputs, outputs))
-    assert "'m.tflite' is not a detector" in str(caught.value)
-    assert said in str(caught.value)
+def test_every_form_behind_a_tflite_file_is_read(name: str, text: str) -> None:
+    texts, notes = archive_texts(zipped(**{name.replace(".", "__"): text}), "m.tflite")
+    assert (list(texts), notes) == ([name], ())
+    assert read_archive(texts, "m.tflite") == replace(FOUND, where=f"'{name}' in the ZIP of 'm.tflite'")
 
 
-@pytest.mark.parametrize("inputs", [(), (-1,)], ids=["none", "absent"])
-def test_an_output_whose_operator_has_no_operands_tells_its_size_all_the_same(inputs: tuple[int, ...]) -> None:
-    bare = TfliteOperator(0, "DEQUANTIZE", inputs, (1,), {})
-    facts = facts_from_tflite(replace(model([(1, 96, 160, 3)], [(1, 3, 5, 30)]), operators=(bare,)))
-    assert facts.outputs[0].shape == (3, 5, 30)
+def test_the_texts_of_an_onnx_file_are_read() -> None:
+    props = {key: str(value) for key, value in ULTRALYTICS.items()}
+    assert read_metadata_props(props, "metadata") == replace(FOUND, where="metadata")
+    assert read_metadata_props({"stride": "32", "names": "['a', 'b']"}, "v5") == replace(
+        FOUND, where="v5", class_names=("a", "b"), size_hw=None
+    )
+    assert read_metadata_props({"names": "{0: 'person'}"}, "metadata") is None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"names": "{0: 'a', 2: 'b'}"}, "names: expected numbers from 0 on"),
+        ({"names": "{0: 1}"}, "class 0 is 1, expected text"),
+        ({"names": "__import__('os')"}, "expected a list of names"),
+        ({"names": "[" * 50}, "nested more than 4 levels deep"),
+        ({"names": "-" * 100_000 + "1"}, "nested more than 4 levels deep"),
+        ({"names": "'" + "a" * 300_000}, "a text of 300001 characters"),
+        ({"imgsz": "[640]"}, "imgsz: expected height and width"),
+    ],
+)
+def test_malformed_texts_are_left_out_with_the_reason(change: dict[str, str], said: str) -> None:
+    found = read_metadata_props({"names": "{0: 'a'}", "stride": "32", **change}, "metadata of 'm.onnx'")
+    assert found is not None
+    assert (found.class_names, found.resize) == (None, None)
+    assert said in found.notes[0]
+    assert found.notes[0].startswith("metadata of 'm.onnx' cannot be read and is left out")
+
+
+def test_another_task_is_told() -> None:
+    found = read_metadata_props({"names": "{0: 'a'}", "stride": "32", "task": "segment"}, "it")
+    assert found is not None
+    assert found.notes == ("it says that the network's task is 'segment', not detect",)
+    assert found.task == "segment"
+
+
+@pytest.mark.parametrize("task", [["detect"], {"detect": 1}, 7, None])
+def test_a_task_that_is_no_text_is_another_task(task: object) -> None:
+    texts, _ = archive_texts(zipped(metadata__json=json.dumps({**ULTRALYTICS, "task": task})), "m.tflite")
+    found = read_archive(texts, "m.tflite")
+    assert found is not None
+    assert found.task == str(task)
+
+
+@pytest.mark.parametrize("text", ["Ultralytics YOLO", "2026-01-01T10:00:00", "8.3.0", "()", "f(1)", ""])
+def test_a_text_that_is_no_literal_is_itself(text: str) -> None:
+    assert read_literal(text) == (() if text == "()" else text)
+
+
+def test_a_lone_list_of_labels_is_read() -> None:
+    texts = {"labelmap.txt": "person\ndog\n\n", "LICENSE.txt": "none"}
+    assert read_archive(texts, "m.tflite") == FileMetadata("'labelmap.txt' in the ZIP of 'm.tflite'", ("person", "dog"))
+    assert read_archive({"labels_en.txt": "a"}, "m") is None
+    assert read_archive({"labels.txt": "a", "more/labels.txt": "b"}, "m") is None
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        pytest.param(zipped(labels__txt="person")[:-30] + b"PK\5\6" + bytes(18), None, id="an empty directory"),
+        pytest.param(zipped(**{f"{i}__txt": "x" for i in range(400)}), "directory of another size", id="many members"),
+        pytest.param(zipped(a__txt="x").replace(b"PK\1\2", b"PK\1\3"), "cannot be read", id="a broken directory"),
+        pytest.param(b"model" + b"PK\6\7" + bytes(16) + b"PK\5\6" + bytes(18), "directory of another", id="zip64"),
+        pytest.param(zipped(a__txt=b"\xff\xfe\xff"), "cannot be read", id="no UTF-8"),
+        pytest.param(zipped(a__txt=b" " * (2 << 20)), None, id="too large"),
+        pytest.param(b"model", None, id="no ZIP"),
+    ],
+)
+def test_a_damaged_or_hostile_zip_is_left_out(data: bytes, said: str | None) -> None:
+    texts, notes = archive_texts(data, "m.tflite")
+    assert texts == {}
+    assert (said is None and not notes) or (said is not None and said in notes[0])
+
+
+@given(st.integers(0, 200), st.binary(min_size=1, max_size=8))
+def test_any_damage_of_a_zip_ends_in_texts_or_a_note(place: int, patch: bytes) -> None:
+    data = bytearray(zipped(metadata__json=json.dumps(ULTRALYTICS)))
+    place = min(place, len(data) - len(patch))
+    data[-place - len(patch) : len(data) - place] = patch
+    texts, notes = archive_texts(bytes(data), "m")
+    assert all(isinstance(text, str) for text in (*texts.values(), *notes))
+    read_archive(texts, "m")
+
+
+def facts(*metadata: FileMetadata, dtype: str = "float32") -> SourceFacts:
+    return SourceFacts("m.tflite", 320, 320, (SourceOutput("out", (6, 100)),), dtype, None, metadata=metadata)
+
+
+def test_people_are_followed_before_the_file_and_differences_are_told() -> None:
+    inside = replace(FOUND, where="its ZIP")
+    options = SourceOptions(class_names=("cat", "cow"), resize="letterbox")
+    statements = statements_of(facts(inside), options, Sidecar("s.json", resize="nearest"))
+    assert (statements.value("class_names"), statements.value("resize")) == (("cat", "cow"), "letterbox")
+    assert statements.stated_by() == {
+        "class_names": "--classes",
+        "resize": "--resize",
+        "color": "assumed",
+        "rescaling": "its ZIP",
+    }
+    assert statements.all_notes() == (
+        "class names: --classes is followed, though its ZIP says person, dog's",
+        "its ZIP says rescaling p * 0.00392157 + 0",
+        "its ZIP says 320 x 256, but the input takes 320 x 320, which is followed",
+    )
+
+
+def test_names_of_the_file_that_do_not_fit_the_head_are_left_out() -> None:
+    statements = statements_of(facts(FOUND))
+    assert statements.fitting(YoloV8(100, 2, (1.0, 1.0))) is statements
+    without = statements.fitting(YoloV8(100, 3, (1.0, 1.0)))
+    assert without.value("class_names") is None
+    assert without.notes == (": 2 class names, the head scores 3: they are left out; give --classes",)
+
+
+def test_the_end_record_is_where_the_format_puts_it() -> None:
+    data = zipped(labels__txt="person")
+    assert struct.unpack("<4s4H2LH", data[-22:])[0] == b"PK\5\6"

@@ -55,7 +55,7 @@ def test_a_mutant_is_its_surface_seed_and_number() -> None:
     [
         ("keras", "converters.sources.keras.containers.DAMAGED_ZIP", (), 0),
         ("yaml", "converters.description.config.MAX_NUMBER", 1 << 60, 2400),
-        ("metadata", "converters.description.metadata._BROKEN_ZIP", (), 0),
+        ("metadata", "converters.facts._BROKEN_ZIP", (), 0),
         ("picture", "xdet.pictures.images._DAMAGED", (), 0),
     ],
 )

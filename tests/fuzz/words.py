@@ -79,8 +79,8 @@ def run_ssd(path: Path) -> None:
 @cache
 def metadata_corpus() -> tuple[bytes, bytes, tuple[dict[str, str], ...]]:
     """A network without metadata, TFLite's metadata, and the members of ZIPs."""
-    from tests.converters.description.test_metadata import ULTRALYTICS, YAML
     from tests.converters.sources.tflite.test_metadata import flatbuffer_metadata, network
+    from tests.converters.test_facts import ULTRALYTICS, YAML
 
     json = to_json({**ULTRALYTICS, "names": {"0": "person", "1": "dog"}}).decode()
     members: tuple[dict[str, str], ...] = (

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.facts import match_outputs
-from converters.heads.base import BatchDetections, is_raw_output, join_outputs
+from converters.heads.base import BatchDetections, is_raw_output, join_outputs, match_outputs
 from converters.heads.nms import detect_from_head
 from converters.spec import DETECTION_OUTPUTS, IMAGE, THRESHOLD_INPUTS
 from xdet.errors import ModelError, UnsoundOutputError, UsageError

@@ -25,8 +25,8 @@ from onnx_ir.passes import common
 
 from converters._ir import ir
 from converters.errors import OptionError, UnsupportedModelError, list_some
-from converters.facts import match_outputs
 from converters.graph import NCHW_TO_NHWC, GraphWriter, constant_at, constant_of, image_pixels, rescaled_pixels
+from converters.heads.base import match_outputs
 from converters.quant import QuantParams, real_numbers
 from converters.sources import ImportedNetwork, as_raw_output
 from converters.sources.onnx.network import facts_from_onnx, fixed_graph, quant_params, turned_outputs

@@ -15,8 +15,8 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, numpy_helper
 
 from converters._ir import ir
-from converters.description.metadata import read_metadata_props
 from converters.errors import OptionError, SourceFileError, UnsupportedModelError, list_some
+from converters.facts import read_metadata_props
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

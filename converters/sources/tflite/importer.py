@@ -32,7 +32,6 @@ from numpy.typing import NDArray
 
 from converters._ir import ir
 from converters.errors import ContractError, OptionError, SourceFileError, UnsupportedModelError, list_some
-from converters.facts import match_outputs
 from converters.graph import (
     IR_VERSION,
     NHWC_TO_NCHW,
@@ -43,6 +42,7 @@ from converters.graph import (
     pixels_are_codes,
     rescaled_pixels,
 )
+from converters.heads.base import match_outputs
 from converters.quant import real_numbers
 from converters.sources import ImportedNetwork, as_raw_output
 from converters.sources.tflite.context import CODE_DTYPES, ImportContext

@@ -17,9 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from converters.description.metadata import archive_texts, read_archive, read_labels
 from converters.errors import SourceFileError, UnsupportedModelError, quote_some
-from converters.facts import FileMetadata
+from converters.facts import FileMetadata, archive_texts, read_archive, read_labels
 from converters.sources.tflite import schema
 from converters.sources.tflite.flatbuffer import MOST_BYTES, WITHOUT_FIELDS, FlatBuffer, Table, read_numbers
 from converters.sources.tflite.schema import OPTIONS

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.facts import match_outputs
+from converters.heads.base import match_outputs
 from converters.sources.tflite.operators import OPERATORS, WEIGHTED, case_of
 from converters.spec import CONTRACT_NAMES
 from xdet.checking.numbers.comparison import MOVERS, SourceLayer, StaticComparison
