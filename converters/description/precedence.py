@@ -48,13 +48,7 @@ MISSING = "missing"
 OPTIONS = {"class_names": "--classes", "resize": "--resize", "color": "--color", "rescaling": "--rescaling"}
 DEFAULTS = {"class_names": ["class_0", "..."], "resize": "nearest", "color": "rgb"}
 ONE_CHANNEL = "the input's one channel"
-TITLES = {
-    "head": "head",
-    "anchors": "anchors",
-    "anchor_unit": "anchor unit",
-    "class_names": "class names",
-    **{name: name for name in ("resize", "color", "rescaling")},
-}
+TITLES = {name: name.replace("_", " ") for name in ("head", "anchors", "anchor_unit", *OPTIONS)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from converters.description.priors import PriorFormat, PriorStatement, ScoreActivation, require_variances
 from converters.description.values import (
@@ -50,23 +50,8 @@ if TYPE_CHECKING:
 
     from converters.description.statements import SourceDescription
 
-T = TypeVar("T")
 SUFFIX = SIDECAR_SUFFIX
 LONGEST_SLIP = 40  # no longer key is a slip of the pen
-PRIOR_KEYS = ("priors", "prior_format", "variances", "score_activation")
-KEYS = (
-    "head",
-    "class_names",
-    "anchors",
-    "anchor_unit",
-    "scale_x_y",
-    "rescaling",
-    "resize",
-    "color",
-    "licence",
-    "source",
-    *PRIOR_KEYS,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,25 +100,20 @@ def read_sidecar(path: Path) -> Sidecar:
     where = f"sidecar '{path.name}'"
     data = _json_object(read_small_text(path, "sidecar"), where)
     _refuse_unknown(data, KEYS, where)
-    anchors = _read(data, "anchors", where, _pairs)
-    unit: StatedUnit | None = _read(data, "anchor_unit", where, _one_of(get_args(StatedUnit)))
-    if anchors is not None and unit == "image":
+    values: dict[str, Any] = {}
+    for key in filter(data.__contains__, READERS):
+        with located(f"{where}: {key}"):
+            values[key] = READERS[key](data[key])
+    if values.get("anchor_unit") == "image" and "anchors" in values:
         with located(f"{where}: anchor_unit"):
-            Anchors(anchors, unit)
-    return Sidecar(
-        file=path.name,
-        head=_read(data, "head", where, _one_of((*HEADS, "none"))),
-        class_names=_read(data, "class_names", where, check_class_names),
-        anchors=anchors,
-        anchor_unit=unit,
-        xy_scales=_read(data, "scale_x_y", where, _scales) or (),
-        rescaling=_rescaling(data, where),
-        resize=_read(data, "resize", where, _one_of(get_args(ResizeRule))),
-        color=_read(data, "color", where, _one_of(get_args(Color))),
-        priors=_priors(data, path.parent, where),
-        licence=_read(data, "licence", where, _text),
-        source=_read(data, "source", where, _text),
-    )
+            Anchors(values["anchors"], "image")
+    named, *others = (values.pop(key, None) for key in ("priors", "prior_format", "variances", "score_activation"))
+    if named is not None and not named.startswith("coco-ssd"):
+        named = str(path.parent / named)
+    if "rescaling" in values:
+        values["rescaling"] = _rescaling(values["rescaling"], f"{where}: rescaling")
+    xy_scales = values.pop("scale_x_y", ())
+    return Sidecar(path.name, xy_scales=xy_scales, priors=PriorStatement(named, *others), **values)
 
 
 def _json_object(text: str, where: str) -> Mapping[str, object]:
@@ -174,14 +154,6 @@ def _complain(key: str, known: Sequence[str]) -> str:
     return f"{key!r:.80}" + (f" (did you mean {close[0]!r}?)" if close else "")
 
 
-def _read(data: Mapping[str, object], key: str, where: str, reader: Callable[[object], T]) -> T | None:
-    """What a reader makes of the value under a key; None where there is none."""
-    if key not in data:
-        return None
-    with located(f"{where}: {key}"):
-        return reader(data[key])
-
-
 def _one_of(allowed: Sequence[str]) -> Callable[[object], Any]:
     def read(value: object) -> str:
         if not isinstance(value, str) or value not in allowed:
@@ -204,6 +176,12 @@ def _pairs(value: object) -> SizesWh:
     return sizes_from_values(value)
 
 
+def _object(value: object) -> Mapping[str, object]:
+    if not isinstance(value, dict):
+        raise ValueError(f'expected {{"scale": ..., "offset": ...}}, found {value!r}')  # noqa: TRY004 - as above
+    return value
+
+
 def _scales(value: object) -> tuple[float, ...]:
     scales = value if isinstance(value, list) else []
     if not scales or any(type(scale) not in (int, float) or not 1 <= scale <= 2 for scale in scales):
@@ -211,28 +189,30 @@ def _scales(value: object) -> tuple[float, ...]:
     return tuple(map(float, scales))
 
 
-def _priors(data: Mapping[str, object], folder: Path, where: str) -> PriorStatement:
-    named = _read(data, "priors", where, _text)
-    if named is not None and not named.startswith("coco-ssd"):
-        named = str(folder / named)
-    return PriorStatement(
-        priors=named,
-        format=_read(data, "prior_format", where, _one_of(get_args(PriorFormat))),
-        variances=_read(data, "variances", where, require_variances),
-        activation=_read(data, "score_activation", where, _one_of(get_args(ScoreActivation))),
-    )
+READERS: Mapping[str, Callable[[object], Any]] = {
+    "head": _one_of((*HEADS, "none")),
+    "class_names": check_class_names,
+    "anchors": _pairs,
+    "anchor_unit": _one_of(get_args(StatedUnit)),
+    "scale_x_y": _scales,
+    "rescaling": _object,
+    "resize": _one_of(get_args(ResizeRule)),
+    "color": _one_of(get_args(Color)),
+    "licence": _text,
+    "source": _text,
+    "priors": _text,
+    "prior_format": _one_of(get_args(PriorFormat)),
+    "variances": require_variances,
+    "score_activation": _one_of(get_args(ScoreActivation)),
+}
+KEYS = tuple(READERS)
 
 
-def _rescaling(data: Mapping[str, object], where: str) -> Rescaling | None:
-    if "rescaling" not in data:
-        return None
-    value, inner = data["rescaling"], f"{where}: rescaling"
-    if not isinstance(value, dict):
-        raise SourceFileError(f'{inner}: expected {{"scale": ..., "offset": ...}}, found {value!r}')
-    _refuse_unknown(value, ("scale", "offset"), inner)
-    numbers = {key: _number(value, key, inner) for key in ("scale", "offset")}
-    with located(inner):
-        return Rescaling(**numbers)
+def _rescaling(numbers: Mapping[str, object], where: str) -> Rescaling:
+    _refuse_unknown(numbers, ("scale", "offset"), where)
+    scale, offset = (_number(numbers, key, where) for key in ("scale", "offset"))
+    with located(where):
+        return Rescaling(scale, offset)
 
 
 def _number(data: Mapping[str, object], key: str, where: str) -> float:
