@@ -2,7 +2,7 @@
 
 Its twins are in ``converters.heads.nms_nodes`` and ``converters.heads.suppression_nodes``::
 
-    a head's decode -> keep_best_class -> limit_candidates -> suppress -> with_further_classes -> select_best
+    a head's decode -> competing_scores -> limit_candidates -> suppress -> with_further_classes -> select_best
 
 Suppression is class-aware, unless ``DetectorSpec.suppression`` says otherwise.
 Everything is float32; candidates are flattened box, class.
@@ -82,12 +82,9 @@ def _decode(head: Float32, spec: DetectorSpec) -> tuple[Float32, Float32]:
 
 
 def competing_scores(scores: Float32, rule: Suppression) -> Float32:
-    """The scores ``(N, B, NC)`` that enter suppression; 0 elsewhere."""
-    return keep_best_class(scores) if rule.across_classes else scores
-
-
-def keep_best_class(scores: Float32) -> Float32:
-    """Scores ``(N, B, NC)`` with that of each box's best class alone, the lowest of equal ones; 0 elsewhere."""
+    """The scores ``(N, B, NC)`` that enter suppression: across classes each box's best, of equal ones the lowest's."""
+    if not rule.across_classes:
+        return scores
     best = scores.argmax(axis=-1)[..., None]
     return np.where(np.arange(scores.shape[-1]) == best, scores, np.float32(0))
 
@@ -95,14 +92,8 @@ def keep_best_class(scores: Float32) -> Float32:
 def limit_candidates(scores: Float32, *, score_threshold: float, class_first: bool = False) -> Int64:
     """An image's candidates: scores above the threshold, at most ``MAX_CANDIDATES``, best first.
 
-    Args:
-        scores: float32 ``(B, NC)`` of one image.
-        score_threshold: a candidate needs a score above it.
-        class_first: of equal scores the lower class is first, then the lower box; without it, and at the limit, the
-            lower index.
-
-    Returns:
-        int64 ``(C,)``: indices into the flattened (box, class) scores.
+    Of equal scores the lower index is first; with ``class_first`` the lower class, then the lower box, but not at the
+    limit. Scores are float32 ``(B, NC)``; candidates int64 ``(C,)``, indices into these, flattened.
     """
     flat = scores.reshape(-1)
     above = np.flatnonzero(flat > np.float32(score_threshold))
@@ -115,7 +106,7 @@ def limit_candidates(scores: Float32, *, score_threshold: float, class_first: bo
 
 
 def suppress(
-    boxes_xyxy: Float32, candidates: Int64, num_classes: int, thresholds: Thresholds, rule: Suppression | None = None
+    boxes_xyxy: Float32, candidates: Int64, num_classes: int, thresholds: Thresholds, rule: Suppression
 ) -> Int64:
     """Drop every candidate that overlaps a better one of its class, or of any class (greedy NMS).
 
@@ -124,15 +115,14 @@ def suppress(
         candidates: int64 ``(C,)``, indices into the flattened (box, class) scores, best first.
         num_classes: NC.
         thresholds: a box falls when its IoU is above ``iou``; at most as many stay as fill ``max_detections`` rows.
-        rule: whether across classes, and how many of each stay; None for the default.
+        rule: whether across classes, and how many of each stay.
 
     Returns:
         int64 ``(kept,)``: the candidates that stay, best first.
     """
     rows, classes = np.divmod(candidates, num_classes)
-    most = None if rule is None else rule.per_class
-    limit = thresholds.max_detections if rule is None else rule.max_boxes(thresholds.max_detections)
-    if rule is not None and rule.across_classes:
+    most, limit = rule.per_class, rule.max_boxes(thresholds.max_detections)
+    if rule.across_classes:
         classes = np.zeros_like(classes)
     coordinates = boxes_xyxy[rows].T.copy()
     kept: list[int] = []
@@ -155,14 +145,8 @@ def suppress(
 def with_further_classes(kept: Int64, scores: Float32, thresholds: Thresholds, rule: Suppression) -> Int64:
     """The rows of boxes that stay: each with its best classes, of equal ones the lowest, whose scores count.
 
-    Args:
-        kept: int64 ``(k,)``, indices into the flattened scores: each box with its best class.
-        scores: float32 ``(B, NC)`` of one image, of all classes.
-        thresholds: a row needs a score above ``score``; at most ``max_detections`` rows.
-        rule: how many classes of a box; where it is one, ``kept`` is the result.
-
-    Returns:
-        int64, indices into the flattened scores, best first, of equal ones the lower index.
+    ``kept`` and the result are int64: indices into the flattened scores, float32 ``(B, NC)`` of one image, best first,
+    of equal ones the lower index. A row needs a score above the threshold; at most ``max_detections`` rows stay.
     """
     if rule.classes_per_box == 1:
         return kept
@@ -177,11 +161,8 @@ def with_further_classes(kept: Int64, scores: Float32, thresholds: Thresholds, r
 def select_best(boxes_xyxy: Float32, scores: Float32, selected: list[Int64], num_rows: int) -> BatchDetections:
     """Gather the selected candidates into K = ``num_rows`` rows, padded with boxes 0, score 0, class -1, anchor -1.
 
-    Args:
-        boxes_xyxy: float32 ``(N, B, 4)``.
-        scores: float32 ``(N, B, NC)``.
-        selected: per image int64 ``(<= K,)``, indices into its flattened scores, best first.
-        num_rows: K.
+    Boxes are float32 ``(N, B, 4)``, scores ``(N, B, NC)``; selected, per image, int64 ``(<= K,)``: indices into its
+    flattened scores, best first.
     """
     n, _, num_classes = scores.shape
     result = BatchDetections(

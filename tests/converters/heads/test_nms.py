@@ -22,6 +22,7 @@ from converters.spec import (
     ImageInput,
     RawOutput,
     Rescaling,
+    Suppression,
     Thresholds,
 )
 from tests.converters.heads.decoding import spec_of
@@ -165,7 +166,7 @@ def test_suppression_is_the_greedy_rule_whatever_the_ties(
     thresholds = Thresholds(score=0.2, iou=iou, max_detections=max_detections)
     candidates = limit_candidates(scores, score_threshold=thresholds.score)
     expected = suppress_slowly(boxes, candidates.tolist(), num_classes, thresholds)
-    assert suppress(boxes, candidates, num_classes, thresholds).tolist() == expected
+    assert suppress(boxes, candidates, num_classes, thresholds, Suppression()).tolist() == expected
 
 
 def test_a_single_class_has_probability_exactly_one() -> None:

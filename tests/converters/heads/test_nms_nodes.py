@@ -188,7 +188,9 @@ def test_a_box_at_exactly_the_iou_threshold_stays_as_onnxruntime_has_it(corners:
     feeds = {"boxes": boxes[None], "scores": scores[None, None], "iou": np.array([iou], np.float32)}
     expected = run_onnxruntime(suppression_model(), feeds)["selected"][:, 2]
     candidates = limit_candidates(scores[:, None], score_threshold=0.1)
-    np.testing.assert_array_equal(suppress(boxes, candidates, 1, Thresholds(score=0.1, iou=iou)), expected)
+    np.testing.assert_array_equal(
+        suppress(boxes, candidates, 1, Thresholds(score=0.1, iou=iou), Suppression()), expected
+    )
 
 
 @functools.cache

@@ -155,7 +155,9 @@ def test_detections_are_those_of_the_custom_operator(*, seed: int, iou: float, b
     for boxes, class_scores in decode_twice(head, scores, offsets):
         assert ((boxes > 0) & (boxes < 1)).all()  # the operator does not clip before it compares boxes
         thresholds = Thresholds(0.1, iou, 200)
-        selected = suppress(boxes[0], limit_candidates(class_scores[0], score_threshold=0.1), 3, thresholds)
+        selected = suppress(
+            boxes[0], limit_candidates(class_scores[0], score_threshold=0.1), 3, thresholds, Suppression()
+        )
         rows = select_best(boxes, class_scores, [selected], 200)
         total = int(rows.num_detections[0])
         assert total == int(count[0]) > 20

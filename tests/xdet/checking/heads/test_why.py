@@ -41,7 +41,7 @@ def side_of(scores: tuple[float, ...], boxes: list[list[float]], thresholds: Thr
 
     values, corners = np.array(scores, np.float32).reshape(-1, 1), np.array(boxes, np.float32)
     candidates = limit_candidates(values, score_threshold=thresholds.score)
-    kept = suppress(corners, candidates, 1, thresholds)
+    kept = suppress(corners, candidates, 1, thresholds, Suppression())
     head = np.zeros((len(scores), 6), np.float32)
     return Side(head, corners, values, {(int(i), 0): (corners[i], values[i, 0]) for i in kept})
 
