@@ -26,7 +26,7 @@ from converters.spec import Thresholds
 from xdet.bench.records import Operator
 from xdet.pictures.preparation import Preparation, prepare, prepare_many, stack_pixels, through_network
 from xdet.runtimes.base import choose_workers, require_thresholds
-from xdet.runtimes.frozen_copies import open_at
+from xdet.runtimes.finished import open_at
 from xdet.runtimes.onnxruntime import open_onnxruntime
 from xdet.runtimes.ort_session import OrtSession, SessionChoices
 from xdet.runtimes.table import RUNTIMES, open_model

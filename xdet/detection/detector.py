@@ -18,7 +18,7 @@ from xdet.errors import ImageError, ModelError, UsageError
 from xdet.model.file import read_model_file, require_source
 from xdet.pictures.preparation import ARRAY, Preparation, Prepared, prepare, read_picture, stack_pixels, through_network
 from xdet.runtimes.base import Runtime, RuntimeChoices, require_thresholds
-from xdet.runtimes.frozen_copies import open_at
+from xdet.runtimes.finished import open_at
 from xdet.runtimes.table import split_runtime
 
 if TYPE_CHECKING:

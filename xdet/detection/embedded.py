@@ -24,7 +24,7 @@ from xdet import __version__
 from xdet.errors import ModelError, RuntimeUnavailableError
 from xdet.model.file import ModelFile, read_model
 from xdet.runtimes.base import RuntimeChoices, choose_workers
-from xdet.runtimes.frozen_copies import open_at
+from xdet.runtimes.finished import open_at
 from xdet.runtimes.table import open_model, require_choices
 from xdet.writing.text import format_duration, format_score, format_size
 

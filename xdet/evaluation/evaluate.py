@@ -33,7 +33,7 @@ from xdet.evaluation.predictions import (
 from xdet.evaluation.scoring import CrowdRule, ScoredImage, Setting, difference, draw_weights, resample_average
 from xdet.model.file import read_model_file, require_source
 from xdet.runtimes.base import RuntimeChoices, choose_workers, require_thresholds
-from xdet.runtimes.frozen_copies import open_at
+from xdet.runtimes.finished import open_at
 from xdet.runtimes.table import split_runtime
 from xdet.writing.files import with_sidecars
 

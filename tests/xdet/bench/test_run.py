@@ -93,7 +93,7 @@ def test_only_one_session_is_ever_alive(
             self.runtime.close()
 
     monkeypatch.setattr("xdet.bench.blocks.open_model", Counted)
-    monkeypatch.setattr("xdet.runtimes.frozen_copies.open_model", Counted)
+    monkeypatch.setattr("xdet.runtimes.finished.open_model", Counted)
     run_benchmark([embedded_tflite, converted], options=replace(SHORT, memory=False))
     assert (alive, most) == (0, 1)
     assert (

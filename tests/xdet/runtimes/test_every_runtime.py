@@ -30,7 +30,7 @@ from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, 
 from xdet.model.file import ModelFile, read_document
 from xdet.model.wire import freeze_thresholds
 from xdet.runtimes.base import RuntimeChoices
-from xdet.runtimes.frozen_copies import open_at
+from xdet.runtimes.finished import open_at
 from xdet.runtimes.table import RUNTIMES, open_model, providers_here
 
 if TYPE_CHECKING:
