@@ -43,6 +43,7 @@ NOT_OURS = {
     "--seed",
     "--look-alikes",
     "--into",
+    "--video",
 }  # of programs that are named
 
 

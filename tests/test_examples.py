@@ -90,12 +90,17 @@ def test_a_table_of_positive_times_is_printed(command: list[str], rows: int, tmp
         assert min(times) > 0
 
 
-def test_a_folder_is_measured_next_to_a_plain_loop(embedded_tflite: Path, sample_pictures: list[Path]) -> None:
+def test_a_folder_and_a_video_are_measured_next_to_a_plain_loop(
+    embedded_tflite: Path, sample_pictures: list[Path]
+) -> None:
     pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
-    files = (embedded_tflite, "--images", sample_pictures[0].parent, "--blocks", "1")
+    pytest.importorskip("av", reason='needs pip install "xdet[video]"')
+    files = (embedded_tflite, "--images", sample_pictures[0].parent, "--video", "--blocks", "1")
     done = run_example("folder_against_litert.py", *files)
     assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"\S+\.tflite: 2 files to JSON, plain loop .* images/s, ratio \d+\.\d\d\n", done.stdout)
+    folder, video = done.stdout.splitlines()
+    assert re.fullmatch(r"\S+\.tflite: 2 files to JSON, plain loop .* images/s, ratio \d+\.\d\d", folder)
+    assert re.fullmatch(r"\S+\.tflite: 20 frames to JSON, plain loop .* images/s, ratio \d+\.\d\d", video)
 
 
 def test_networks_of_other_makers_sizes_are_written_with_their_sidecars(tmp_path: Path) -> None:
