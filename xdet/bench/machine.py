@@ -22,8 +22,8 @@ from xdet.bench.records import Machine, Memory
 from xdet.errors import MissingExtraError, RuntimeUnavailableError, import_extra
 from xdet.runtimes.base import usable_processors
 from xdet.runtimes.ort_session import kernels_saturate
+from xdet.runtimes.subprocess_runtime import Message, SubprocessEndedError, call_in_subprocess
 from xdet.runtimes.table import installed_versions
-from xdet.runtimes.worker import Message, SubprocessEndedError, call_in_subprocess
 
 if TYPE_CHECKING:
     from xdet.runtimes.base import RuntimeChoices

@@ -31,7 +31,7 @@ from converters.spec import Thresholds  # noqa: TC001 - likewise
 from xdet.checking.result import CpuCheck, OtherCpu
 from xdet.checking.selftest import SelfTest, run_selftest
 from xdet.errors import RuntimeUnavailableError, UsageError, XdetError
-from xdet.runtimes.worker import Message, SubprocessEndedError, call_in_subprocess
+from xdet.runtimes.subprocess_runtime import Message, SubprocessEndedError, call_in_subprocess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -22,8 +22,8 @@ from xdet.model.file import read_document
 from xdet.runtimes.base import Runtime, RuntimeChoices
 from xdet.runtimes.onnxruntime import open_onnxruntime
 from xdet.runtimes.ort_session import CPU, OrtSession, SessionChoices, resolve_provider
+from xdet.runtimes.subprocess_runtime import Message, SubprocessEndedError, call_in_subprocess
 from xdet.runtimes.table import RUNTIMES, most_images, open_model, parse_runtimes
-from xdet.runtimes.worker import Message, SubprocessEndedError, call_in_subprocess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

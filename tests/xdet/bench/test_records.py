@@ -11,7 +11,7 @@ from xdet.bench.machine import Clock, describe_machine, measure_here, others_sha
 from xdet.bench.records import BenchOptions, Spread
 from xdet.errors import RuntimeUnavailableError, UsageError
 from xdet.runtimes.base import RuntimeChoices
-from xdet.runtimes.worker import Message
+from xdet.runtimes.subprocess_runtime import Message
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,7 +23,7 @@ from xdet.checking import other_cpus
 from xdet.checking.check import check
 from xdet.checking.other_cpus import LEFT_OUT, Processor, Request, emulate, emulator_of, plain, restored, split_cpus
 from xdet.errors import RuntimeUnavailableError, UsageError
-from xdet.runtimes.worker import Message
+from xdet.runtimes.subprocess_runtime import Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable

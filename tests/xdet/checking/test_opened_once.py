@@ -10,7 +10,7 @@ import pytest
 
 from converters.sources.tflite import reader
 from xdet.checking.check import check
-from xdet.runtimes import ort_session, subprocess_runtime, worker
+from xdet.runtimes import ort_session, subprocess_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,8 +49,8 @@ def test_a_check_with_layers_opens_each_runtime_once_and_decodes_each_file_once(
     counted(reader, "read_tflite", lambda *_: "parsed")
     counted(ort_session.OrtSession, "__init__", session)
     counted(subprocess_runtime.SubprocessRuntime, "__init__", served)
-    counted(worker.Worker, "__init__", lambda *_: "subprocesses")
-    worker.take_idle("xdet.runtimes.litert", None)  # ends what other tests left
+    counted(subprocess_runtime.Worker, "__init__", lambda *_: "subprocesses")
+    subprocess_runtime.take_idle("xdet.runtimes.litert", None)  # ends what other tests left
     runtimes = "onnxruntime:cpu,litert:xnnpack,litert:builtin"
     result = check(person_onnx, embedded_tflite, sample_pictures, runtimes=runtimes, layers=True)
     assert result.passed

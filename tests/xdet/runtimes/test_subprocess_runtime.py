@@ -21,9 +21,14 @@ from xdet.errors import MissingExtraError, ModelError, RuntimeCrashedError, Usag
 from xdet.model.file import ModelFile, read_model_file
 from xdet.runtimes import subprocess_runtime
 from xdet.runtimes.base import RuntimeChoices
-from xdet.runtimes.subprocess_runtime import SubprocessRuntime
+from xdet.runtimes.subprocess_runtime import (
+    Message,
+    SubprocessEndedError,
+    SubprocessRuntime,
+    Worker,
+    call_in_subprocess,
+)
 from xdet.runtimes.table import RUNTIMES, open_model
-from xdet.runtimes.worker import Message, SubprocessEndedError, Worker, call_in_subprocess
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -279,14 +284,14 @@ def test_no_subprocess_outlives_this_process(embedded_tflite: Path, end: str) ->
 def test_a_fork_neither_uses_nor_ends_what_its_parent_keeps(embedded_tflite: Path) -> None:
     code = (
         "import gc, os, sys; from pathlib import Path\n"
-        "from xdet.runtimes import worker; from xdet.runtimes.table import open_runtime\n"
+        "from xdet.runtimes import subprocess_runtime; from xdet.runtimes.table import open_runtime\n"
         "def pid():\n"
         "    with open_runtime(Path(sys.argv[1])) as runtime:\n"
         "        return runtime._worker._process.pid\n"
         "before = pid()\n"
         "child = os.fork()\n"
         "if not child:\n"
-        "    other = pid(); worker._idle.clear(); gc.collect(); os._exit(int(other == before))\n"
+        "    other = pid(); subprocess_runtime._idle.clear(); gc.collect(); os._exit(int(other == before))\n"
         "assert os.waitpid(child, 0)[1] == 0, 'the fork used it'\n"
         "assert pid() == before, 'the fork ended it'"
     )
