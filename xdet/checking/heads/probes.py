@@ -5,8 +5,11 @@ chosen pair of boxes as float32 computes it, lies ``ASIDE`` above or below, or i
 runtime whatever its rounding. The score threshold is the score of a box whose raw values are all 0. Zeros are decoded
 alike nearly everywhere: ``exp(0)`` is 1, the sigmoid 1/2.
 
-YOLO v2 heads have probes of their own, made of the numbers that the model's codes can hold; any other head has those of
-``encoded_probes``. They are put to the model's own decoder, on every runtime that ran the model.
+YOLO v2 heads have sharp ones, made of the numbers that the model's codes can hold (``craft_probes``). Of any other head
+boxes and scores are asked for, and ``Head.encode`` makes raw outputs that decode to them (``encode_probes``); the
+overlap and the score at the thresholds are those that the numpy oracle decodes, and where ``exp`` is rounded in another
+way, the judge excuses what rounding explains. All are put to the model's own decoder, on every runtime that ran the
+model.
 """
 
 from __future__ import annotations
@@ -16,19 +19,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.heads.nms import MAX_CANDIDATES, detect_from_head
+from converters.heads.arithmetic import centers_and_sizes, iou_xyxy
+from converters.heads.base import join_outputs
+from converters.heads.nms import MAX_CANDIDATES, decode_head, detect_from_head
 from converters.heads.yolo_v2 import YoloV2, decode_scores
 from converters.spec import Thresholds
-from xdet.checking.heads.encoded_probes import ProbeSet, encode_probes, overlapping_boxes, thresholds_around
 from xdet.checking.runs import Work, run_finished
 from xdet.model.file import ModelFile
 from xdet.model.surgery import build_probe_model, find_entry, pictures_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
     from numpy.typing import NDArray
 
+    from converters.heads.base import Head
     from converters.spec import DetectorSpec
     from xdet.checking.pair import OpenedPair
     from xdet.checking.runs import AllRuns, CheckInputs, Run
@@ -36,8 +42,51 @@ if TYPE_CHECKING:
     from xdet.model.surgery import HeadEntry
     from xdet.runtimes.base import RuntimeChoices
 
+    Float32 = NDArray[np.float32]
+
+OVERLAPS = (0.2, 0.8)  # where the chosen pair's IoU lies
+APART = 0.05  # the least difference between the two thresholds
+ASIDE = 1e-5  # of an IoU: more than rounding (2e-6), less than any step of the codes
+SCALES = (1.0, 1.5, 2.0, 3.0, 4.0)  # of the default boxes, until two near the middle overlap so
+NEAR = 150  # boxes that are looked at
+HALF = 0.5  # the score threshold, as far as the head can express it
 NEIGHBOURS = 3  # cells to each side in which the pair is looked for
 FILLING = 0.7  # of its place, each side of a small box
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeSet:
+    """Crafted heads, as runtimes hand heads over, and thresholds at which each is decoded.
+
+    ``tables`` hold, for values of the graph, one row per probe.
+    """
+
+    names: tuple[str, ...]
+    heads: Float32
+    thresholds: tuple[Thresholds, ...]
+    tables: Mapping[str, NDArray[Any]]
+
+
+def overlapping_boxes(boxes: Float32, iou: float, *, apart_from: float | None = None) -> tuple[int, int, float] | None:
+    """Two boxes (indices, the lower first) whose overlap is nearest to ``iou``, and it; None where none is in range.
+
+    An overlap may have to differ from another threshold, ``apart_from``.
+    """
+    overlaps = np.triu(iou_xyxy(boxes[:, None], boxes[None]), 1)
+    fits = (overlaps > OVERLAPS[0]) & (overlaps < OVERLAPS[1])
+    if apart_from is not None:
+        fits &= np.abs(overlaps - apart_from) > APART
+    if not fits.any():
+        return None
+    off = np.where(fits, np.abs(overlaps - iou), np.inf)
+    first, second = np.unravel_index(np.argmin(off), off.shape)
+    return int(first), int(second), float(overlaps[first, second])
+
+
+def thresholds_around(score: float, iou: float, rows: int) -> tuple[Thresholds, ...]:
+    """Thresholds with an overlap at the edge, above and below it, and 1."""
+    edges = (iou, iou + ASIDE, iou - ASIDE, 1)
+    return tuple(Thresholds(score, float(np.float32(edge)), rows) for edge in edges)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +104,7 @@ class Bench:
 
     spec: DetectorSpec
     head: YoloV2
-    levels: NDArray[np.float32]
+    levels: Float32
     pair: BoxPair
     score: float
 
@@ -70,7 +119,7 @@ class Bench:
         return np.float32(self.levels[-1])
 
     @property
-    def positive(self) -> NDArray[np.float32]:
+    def positive(self) -> Float32:
         """Raw values above 0, rising."""
         return self.levels[self.levels > 0]
 
@@ -79,23 +128,23 @@ class Bench:
         """Boxes that may count without exceeding the candidates, where runtimes may break ties differently."""
         return min(self.spec.num_boxes, MAX_CANDIDATES // self.head.num_classes)
 
-    def near(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
+    def near(self, values: NDArray[np.floating]) -> Float32:
         """The levels that are nearest to some values."""
         right = np.clip(np.searchsorted(self.levels, values), 1, len(self.levels) - 1)
         left, above = self.levels[right - 1], self.levels[right]
         return np.where(values - left < above - values, left, above)
 
-    def blank(self) -> NDArray[np.float32]:
+    def blank(self) -> Float32:
         """Rows of a head in which no box counts: float32 ``(B, 5 + classes)``, objectness lowest, the rest 0."""
         rows = np.zeros((self.spec.num_boxes, 5 + self.head.num_classes), np.float32)
         rows[:, 4] = self.low
         return rows
 
-    def as_head(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    def as_head(self, rows: Float32) -> Float32:
         """Rows as a raw head, ``(1, grid_h, grid_w, channels)``."""
         return rows.reshape(1, self.head.grid_h, self.head.grid_w, self.head.channels)
 
-    def small_boxes(self) -> NDArray[np.float32]:
+    def small_boxes(self) -> Float32:
         """As ``blank``, with boxes that do not overlap, as far as the levels allow: a cell's anchors side by side."""
         rows, count = self.blank(), self.head.num_anchors
         columns = int(np.ceil(np.sqrt(count)))
@@ -109,9 +158,7 @@ class Bench:
         return rows
 
 
-def find_pair(
-    head: YoloV2, thresholds: Thresholds, levels: NDArray[np.float32], *, apart_from: float
-) -> BoxPair | None:
+def find_pair(head: YoloV2, thresholds: Thresholds, levels: Float32, *, apart_from: float) -> BoxPair | None:
     """Two boxes near the middle of the picture whose IoU comes nearest to the model's threshold, if there are any.
 
     Boxes of the anchors' own sizes where these overlap, else larger ones.
@@ -149,7 +196,7 @@ def craft_probes(spec: DetectorSpec, entry: HeadEntry) -> ProbeSet | None:
     return ProbeSet(tuple(crafted), heads, thresholds, {entry.value: entry.table(heads)})
 
 
-def overlapping_pair(bench: Bench) -> NDArray[np.float32]:
+def overlapping_pair(bench: Bench) -> Float32:
     """Two boxes whose overlap is the IoU threshold: the worse one stays at it and above it, and falls below it."""
     rows, (first, second) = bench.blank(), bench.pair.boxes
     rows[[first, second], 2:4] = bench.pair.size
@@ -157,7 +204,7 @@ def overlapping_pair(bench: Bench) -> NDArray[np.float32]:
     return rows
 
 
-def equal_scores(bench: Bench) -> NDArray[np.float32]:
+def equal_scores(bench: Bench) -> Float32:
     """Every box alike in score: the lower index suppresses, and rows stand in the order of their index."""
     rows = bench.blank()
     larger = bench.positive[bench.positive > bench.pair.size]
@@ -166,7 +213,7 @@ def equal_scores(bench: Bench) -> NDArray[np.float32]:
     return rows
 
 
-def classes_in_one_place(bench: Bench) -> NDArray[np.float32] | None:
+def classes_in_one_place(bench: Bench) -> Float32 | None:
     """Two boxes as large as may be, of two classes, and one of both: none suppresses another; for several classes."""
     if bench.head.num_classes == 1:
         return None
@@ -182,7 +229,7 @@ def classes_in_one_place(bench: Bench) -> NDArray[np.float32] | None:
     return rows
 
 
-def more_than_the_rows(bench: Bench) -> NDArray[np.float32] | None:
+def more_than_the_rows(bench: Bench) -> Float32 | None:
     """More boxes that stay than the result has rows, of one class where its boxes suffice, if levels allow it."""
     rows, spec = bench.small_boxes(), bench.spec
     rows[: bench.most_boxes, 4] = bench.positive[(np.arange(bench.most_boxes) * 37) % len(bench.positive)]
@@ -198,7 +245,7 @@ def more_than_the_rows(bench: Bench) -> NDArray[np.float32] | None:
     return None
 
 
-def scores_at_the_threshold(bench: Bench) -> NDArray[np.float32]:
+def scores_at_the_threshold(bench: Bench) -> Float32:
     """Scores one level below the score threshold, at it, and one level above: only the last count."""
     rows = bench.small_boxes()
     below, above = bench.levels[bench.levels < 0][-1], bench.positive[0]
@@ -207,12 +254,12 @@ def scores_at_the_threshold(bench: Bench) -> NDArray[np.float32]:
     return rows
 
 
-def nothing_at_all(bench: Bench) -> NDArray[np.float32]:
+def nothing_at_all(bench: Bench) -> Float32:
     """No score above the threshold: no row, and only padding."""
     return bench.blank()
 
 
-def picture_edges(bench: Bench) -> NDArray[np.float32]:
+def picture_edges(bench: Bench) -> Float32:
     """Boxes of growing size in every cell of the border, pushed outwards: all are clipped to the picture."""
     rows, spec, head = bench.blank(), bench.spec, bench.head
     line, column = np.divmod(np.arange(spec.num_boxes) // head.num_anchors, head.grid_w)
@@ -230,19 +277,19 @@ def picture_edges(bench: Bench) -> NDArray[np.float32]:
     return rows
 
 
-def lowest_values(bench: Bench) -> NDArray[np.float32]:
+def lowest_values(bench: Bench) -> Float32:
     """Every raw value the least: boxes of next to no size, none of which counts."""
     return np.full_like(bench.blank(), bench.low)
 
 
-def highest_values(bench: Bench) -> NDArray[np.float32]:
+def highest_values(bench: Bench) -> Float32:
     """Every raw value the greatest, as far as candidates go: huge exponentials, equal boxes as large as the picture."""
     rows = bench.blank()
     rows[: bench.most_boxes] = bench.high
     return rows
 
 
-def smallest_boxes(bench: Bench) -> NDArray[np.float32]:
+def smallest_boxes(bench: Bench) -> Float32:
     """A box of next to no size in every cell: an area of next to nothing suppresses nothing, and is not divided by."""
     rows = bench.blank()
     first_of_cells = slice(0, bench.most_boxes, bench.head.num_anchors)
@@ -251,7 +298,7 @@ def smallest_boxes(bench: Bench) -> NDArray[np.float32]:
     return rows
 
 
-PROBES: dict[str, Callable[[Bench], NDArray[np.float32] | None]] = {
+PROBES: dict[str, Callable[[Bench], Float32 | None]] = {
     "overlapping pair": overlapping_pair,
     "equal scores": equal_scores,
     "classes in one place": classes_in_one_place,
@@ -263,6 +310,64 @@ PROBES: dict[str, Callable[[Bench], NDArray[np.float32] | None]] = {
     "highest values": highest_values,
     "smallest boxes": smallest_boxes,
 }
+
+
+def encode_probes(spec: DetectorSpec) -> ProbeSet | None:
+    """Every probe that a head can express by ``Head.encode``; None where no two of its boxes can overlap as wanted."""
+    head = spec.head
+    assert head is not None  # noqa: S101 - the caller decodes boxes
+    centers, _ = centers_and_sizes(head.default_boxes())
+    near = np.sort(np.argsort(np.abs(centers - np.float32(0.5)).max(axis=1), kind="stable")[:NEAR])
+    half = np.zeros((1, head.num_boxes, head.num_classes), np.float32)
+    half[..., 0] = HALF
+    for scale in SCALES:
+        boxes, scores = decode_head(join_outputs(head.encode(_scaled(head, scale)[None], half)), spec)
+        found = overlapping_boxes(boxes[0][near], spec.thresholds.iou)
+        if found is not None:
+            pair, iou = (int(near[found[0]]), int(near[found[1]])), found[2]
+            thresholds = thresholds_around(float(scores[0, pair[0], 0]), iou, spec.thresholds.max_detections)
+            return _encoded(head, _wanted(head, pair, scale), thresholds)
+    return None
+
+
+def _wanted(head: Head, pair: tuple[int, int], scale: float) -> dict[str, tuple[float, Float32]]:
+    """By probe, the scale of the default boxes, and scores ``(B, NC)``; two boxes overlap at ``scale``."""
+    most = min(head.num_boxes, MAX_CANDIDATES)  # boxes that may count without exceeding the candidates
+    blank, order = np.zeros((head.num_boxes, head.num_classes), np.float32), np.arange(most)
+
+    def of_first_class(scores: NDArray[np.float64] | float) -> Float32:
+        found = blank.copy()
+        found[:most, 0] = scores
+        return found
+
+    overlapping, two_classes = blank.copy(), blank.copy()
+    overlapping[list(pair), 0] = 0.75, 0.875
+    two_classes[pair[0], 0], two_classes[pair[1], -1] = 0.75, 0.875
+    falling = of_first_class(0.55 + 0.4 * (order * 37 % most) / most)  # in an order of their own
+    return {
+        "overlapping pair": (scale, overlapping),
+        "equal scores": (scale, of_first_class(0.75)),
+        **({"classes in one place": (100.0, two_classes)} if head.num_classes > 1 else {}),  # as large as the picture
+        "more boxes than rows": (0.25, falling),  # small ones that do not overlap
+        "scores at the threshold": (0.25, of_first_class(HALF + (order % 3 - 1) / 64)),  # below, at, and above
+        "nothing at all": (1.0, blank),
+        "picture edges": (3.0, falling),  # beyond the picture, of every size that the head has
+    }
+
+
+def _encoded(head: Head, wanted: Mapping[str, tuple[float, Float32]], thresholds: tuple[Thresholds, ...]) -> ProbeSet:
+    boxes = np.stack([_scaled(head, scale) for scale, _ in wanted.values()])
+    outputs = head.encode(boxes, np.stack([scores for _, scores in wanted.values()]))
+    names = [output.value_name for output in head.raw_outputs()]
+    tables = {name: np.asarray(output, np.float32) for name, output in zip(names, outputs, strict=True)}
+    return ProbeSet(tuple(wanted), join_outputs(list(tables.values())), thresholds, tables)
+
+
+def _scaled(head: Head, scale: float) -> Float32:
+    """The default boxes, larger or smaller around their centres."""
+    centers, sizes = centers_and_sizes(head.default_boxes())
+    half = sizes * np.float32(scale / 2)
+    return np.concatenate([centers - half, centers + half], axis=-1)
 
 
 def probe_all(inputs: CheckInputs, runs: AllRuns) -> list[Run]:

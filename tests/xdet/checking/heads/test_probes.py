@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.options import ConvertOptions as Options
-    from xdet.checking.heads.encoded_probes import ProbeSet
+    from xdet.checking.heads.probes import ProbeSet
     from xdet.checking.pair import OpenedPair
 
 WH = ((0.9883, 3.3606), (2.1194, 5.3759), (3.052, 9.1336), (5.5517, 9.3066), (9.726, 11.1422))
