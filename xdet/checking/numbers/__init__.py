@@ -38,10 +38,11 @@ def check_static(pair: OpenedPair) -> tuple[PartVerdict, tuple[ProvenChange, ...
     proven = tuple(dict.fromkeys(found.proven))
     summary = f"{found.compared:,} numbers compared{found.how}"
     summary += f", {len(proven)} differ on purpose and are proven" if proven else ""
+    summary = "; ".join([summary, *found.remarks])
+    if found.uncompared:
+        summary += f"; not compared: {', '.join(dict.fromkeys(found.uncompared))}"
     findings = (*findings, *found.findings)
-    return PartVerdict(
-        "static", "failed" if findings else "passed", "; ".join([summary, *found.remarks()]), findings
-    ), proven
+    return PartVerdict("static", "failed" if findings else "passed", summary, findings), proven
 
 
 Sizes = tuple[tuple[float, float], ...]
@@ -57,12 +58,9 @@ def compare_description(pair: OpenedPair) -> tuple[Finding, ...]:
 def _source_faults(pair: OpenedPair) -> Iterator[tuple[Cause, str]]:
     made_of = pair.document.source
     if made_of.sha256 != pair.source_sha256:
-        yield (
-            "another-source",
-            f"'{pair.model.file}' was made of {made_of.name!r} (SHA-256 {made_of.sha256[:12]}...), "
-            f"but '{pair.source.file}' is {pair.source_sha256[:12]}...; "
-            "give the file it was made of, or convert this one",
-        )
+        expected = f"'{pair.model.file}' was made of {made_of.name!r} (SHA-256 {made_of.sha256[:12]}...)"
+        found = f"'{pair.source.file}' is {pair.source_sha256[:12]}..."
+        yield "another-source", f"{expected}, but {found}; give the file it was made of, or convert this one"
 
 
 def uncompared(pair: OpenedPair) -> tuple[str, ...]:
@@ -82,10 +80,8 @@ def _description_faults(spec: DetectorSpec, pair: OpenedPair) -> Iterator[tuple[
     if isinstance(spec.head, YoloV2) and stated.anchors is not None:
         yield from _anchor_faults(spec.head, replace(spec.head, anchors=stated.anchors))
     if stated.class_names and spec.class_names and spec.class_names != stated.class_names:
-        yield (
-            "classes",
-            f"class names: the source says {list(stated.class_names)}, the model {list(spec.class_names)}",
-        )
+        message = f"the source says {list(stated.class_names)}, the model {list(spec.class_names)}"
+        yield "classes", f"class names: {message}"
     for what, ours, theirs in (
         ("height and width", (image.height, image.width), (pair.origin.facts.height, pair.origin.facts.width)),
         ("rescaling", image.rescaling, stated.rescaling),
@@ -101,16 +97,14 @@ def _anchor_faults(model: YoloV2, source: YoloV2) -> Iterator[tuple[Cause, str]]
         return  # as the float32 of the graph sees them
     ours, theirs = model.anchors, source.anchors
     if ours.unit != theirs.unit and _are_close(ours.sizes_wh, theirs.sizes_wh):
-        yield (
-            "anchor-unit",
-            f"the anchors are the source's, in another unit: the source says {theirs.unit!r}, the model {ours.unit!r}: "
-            f"every box is {model.grid_w} times too wide or too narrow; convert with --anchor-unit {theirs.unit}",
+        message = (
+            f"the source says {theirs.unit!r}, the model {ours.unit!r}: every box is {model.grid_w} times too wide or"
         )
+        what = f"the anchors are the source's, in another unit: {message} too narrow"
+        yield "anchor-unit", f"{what}; convert with --anchor-unit {theirs.unit}"
         return
-    yield (
-        "anchors",
-        f"anchors: the source says {theirs.sizes_wh} in {theirs.unit}s, the model {ours.sizes_wh} in {ours.unit}s",
-    )
+    message = f"the source says {theirs.sizes_wh} in {theirs.unit}s, the model {ours.sizes_wh} in {ours.unit}s"
+    yield "anchors", f"anchors: {message}"
 
 
 def _are_close(one: Sizes, other: Sizes) -> bool:
@@ -122,22 +116,20 @@ def _threshold_faults(pair: OpenedPair) -> Iterator[tuple[Cause, str]]:
     """The graph's own defaults against the document's, where they are initialisers."""
     thresholds = pair.document.spec.thresholds
     wanted = dict(zip(THRESHOLD_INPUTS, (thresholds.score, thresholds.iou), strict=True))
-    found = {name: value for name in wanted if (value := pair.graph.constant(name)) is not None}
-    if len(found) < len(wanted):
+    constants = [pair.graph.constant(name) for name in wanted]
+    found = [np.float32(c.item() if c.size == 1 else np.nan) for c in constants if c is not None]
+    expected = [np.float32(value) for value in wanted.values()]
+    if len(found) < len(expected) or found == expected:
         return
-    values = {name: np.float32(value.item() if value.size == 1 else np.nan) for name, value in found.items()}
-    if all(values[name] == np.float32(wanted[name]) for name in wanted):
-        return
-    cause: Cause = "thresholds"
-    if [values[n] for n in wanted] == [np.float32(wanted[n]) for n in reversed(list(wanted))]:
-        cause = "thresholds-swapped"
+    is_swapped = found == expected[::-1]
     message = ", ".join(
-        f"{name} is {float(values[name]):.9g}, expected {wanted[name]:.9g}"
-        for name in wanted
-        if values[name] != np.float32(wanted[name])
+        f"{name} is {float(value):.9g}, expected {wanted[name]:.9g}"
+        for name, value in zip(wanted, found, strict=True)
+        if value != np.float32(wanted[name])
     )
-    swapped = "the two thresholds are swapped: " if cause == "thresholds-swapped" else ""
-    yield cause, f"{swapped}{message}; the document and the graph must agree, convert the source again"
+    swapped = "the two thresholds are swapped: " if is_swapped else ""
+    message = f"{swapped}{message}; the document and the graph must agree, convert the source again"
+    yield "thresholds-swapped" if is_swapped else "thresholds", message
 
 
 def compare_picture(context: StaticComparison) -> None:
@@ -149,21 +141,14 @@ def compare_picture(context: StaticComparison) -> None:
         constants = [context.graph.constant(value) for value in node.inputs[1:]]
         found = constants[0] if constants else None
         if node.op == "Gather" and found is not None and found.tolist() == [2, 1, 0]:
-            context.fault(
-                "colour-order",
-                None,
-                f"Gather {node.name!r} exchanges red and blue in front of the network: the graph takes BGR where the "
-                f"contract says RGB",
-            )
+            message = f"Gather {node.name!r} exchanges red and blue in front of the network"
+            context.fault("colour-order", None, f"{message}: the graph takes BGR where the contract says RGB")
         elif node.op in wanted and found is not None:
             context.compared += 1
-            if found.size != 1 or found.reshape(-1)[0] != np.float32(wanted[node.op]):
-                context.fault(
-                    "image-input",
-                    None,
-                    f"the rescaling {node.op} {node.name!r}: expected {np.float32(wanted[node.op]):.9g}, "
-                    f"found {found.reshape(-1)[:4].tolist()}",
-                )
+            expected = np.float32(wanted[node.op])
+            if found.size != 1 or found.reshape(-1)[0] != expected:
+                message = f"expected {expected:.9g}, found {found.reshape(-1)[:4].tolist()}"
+                context.fault("image-input", None, f"the rescaling {node.op} {node.name!r}: {message}")
         elif node.op not in ("Transpose", "Cast", "QuantizeLinear", "DequantizeLinear"):
             message = f"{node.op} {node.name!r} stands between the image and the network, expected none"
             context.fault("image-input", None, f"{message}; convert the source again")

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from converters.sources.tflite.reader import TfliteOperator
-    from xdet.checking.numbers.comparison import StaticComparison
+    from xdet.checking.numbers.comparison import Pair, StaticComparison
     from xdet.checking.numbers.tflite_source import StaticContext
     from xdet.checking.result import Cause
     from xdet.model.graph import Node
@@ -44,12 +44,13 @@ if TYPE_CHECKING:
 def compare_activations(context: StaticContext) -> None:
     """Compare every pair with the tensor whose codes it reads or writes."""
     faults: dict[tuple[Cause, str, str], list[str]] = {}
+    unaccounted: list[str] = []  # quantised values that belong to no tensor of the source
     for pair in network_pairs(context):
         if (combination := combination_at(context, pair.node)) is not None and combination.steps:
             continue  # judged by its codes (``compare_steps``)
         owners = owners_of(context, pair.codes)
         if not owners:
-            context.unaccounted.append(pair.codes)
+            unaccounted.append(pair.codes)
             continue
         context.compared += 2
         differences = [_difference(context, index, pair) for index in owners]
@@ -58,6 +59,8 @@ def compare_activations(context: StaticContext) -> None:
             faults.setdefault((cause, context.source.names[owners[0]], message), []).append(pair.title)
     for (cause, layer, message), nodes in faults.items():
         context.fault(cause, layer, f"{cause} of {layer!r} in {', '.join(nodes)}: {message}")
+    if unaccounted:
+        context.remarks.append(f"{len(unaccounted)} pairs belong to no source tensor: {', '.join(unaccounted[:3])}")
 
 
 def _difference(context: StaticContext, index: int, found: Pair) -> tuple[Cause, str] | None:
@@ -70,22 +73,6 @@ def _difference(context: StaticContext, index: int, found: Pair) -> tuple[Cause,
         if any(found.scale == announced(context, operator, "scale", scale) for operator in operators):
             scale = found.scale
     return Expected(names[index], scale, zero_point, found.unsigned).difference(found)
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Scale and zero-point by which a node reads or writes ``codes``."""
-
-    node: Node
-    codes: str
-    scale: np.float32
-    zero_point: int
-    unsigned: bool
-
-    @property
-    def title(self) -> str:
-        """How messages call it."""
-        return f"{self.node.op} {self.node.name!r}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +99,12 @@ def network_pairs(context: StaticComparison) -> Iterator[Pair]:
     """The pairs of the network, in front of the raw head; one without constant numbers is told."""
     for node in context.graph.nodes:
         if node.op in QUANTIZERS and context.graph.constant(node.inputs[0]) is None:
-            pair, is_read = pair_of(context, node), node.op == "DequantizeLinear"
+            pair = pair_of(context, node)
             if pair is None:
-                message = (
-                    f"{node.op} {node.name!r}: expected one constant scale and zero-point; convert the source again"
-                )
-                context.fault("scale", None, message)
-            elif not (is_read and is_summand(context.graph, node)):  # judged with its sum
-                yield Pair(node, node.inputs[0] if is_read else node.outputs[0], *pair)
+                message = "expected one constant scale and zero-point; convert the source again"
+                context.fault("scale", None, f"{node.op} {node.name!r}: {message}")
+            elif not (node.op == "DequantizeLinear" and is_summand(context.graph, node)):  # judged with its sum
+                yield pair
         if HEAD in node.outputs:
             return
 
@@ -155,7 +140,7 @@ def _is_cast(context: StaticContext, node: Node, owners: tuple[int, ...]) -> boo
     """Whether a pair reads codes as the numbers that the source's CAST takes them for."""
     pair = pair_of(context, node)
     return pair is not None and any(
-        pair[0] == np.float32(1) and pair[1] == shift_of(context, owner, unsigned=pair[2])
+        pair.scale == np.float32(1) and pair.zero_point == shift_of(context, owner, unsigned=pair.unsigned)
         for owner in owners
         for op in context.source.readers.get(owner, ())
         if op.op == "CAST"
@@ -166,18 +151,17 @@ def _prove_leaky(context: StaticContext, node: Node, leaky: Node, owners: tuple[
     pair = pair_of(context, node)
     if pair is None:
         return False
-    form = FloatForm(pair[0], np.float32(leaky.attributes.get("alpha", 0.01)))
+    form = FloatForm(pair.scale, np.float32(leaky.attributes.get("alpha", 0.01)))
     matched = leaky_match(context, form, owners)
     if matched is None:
         return False
     op, differing = matched
-    if pair[1] != op.case.zero_point_in + (128 if pair[2] else 0):
+    if pair.zero_point != op.case.zero_point_in + (128 if pair.unsigned else 0):
         return False
     if differing:  # the slope's fault, which is told there, where the scale is the one that was announced
-        return bool(pair[0] == announced(context, op.layer, "scale", op.case.scale_in))
+        return bool(pair.scale == announced(context, op.layer, "scale", op.case.scale_in))
     proof = f"all 256 codes behind {op.operator} equal LiteRT's"
-    numbers = {"source": float(op.case.scale_in), "written": float(pair[0])}
-    context.prove(op.tensor, op.layer, "scale", proof, **numbers)
+    context.prove(op.tensor, op.layer, "scale", proof, source=float(op.case.scale_in), written=float(pair.scale))
     return True
 
 
@@ -196,12 +180,12 @@ def _prove_rescaled(context: StaticContext, node: Node, reader: Node, owners: tu
         return False
     for owner in set(owners) & set(op.inputs):
         case = case_between(context, owner, op.outputs[0], 1.0)
-        to_int8 = -128 if pair[2] else 0
-        if case is None or pair[1] + to_int8 != case.zero_point_in:
+        to_int8 = -128 if pair.unsigned else 0
+        if case is None or pair.zero_point + to_int8 != case.zero_point_in:
             continue
-        if _makes_codes(op, case, pair[0]):
+        if _makes_codes(op, case, pair.scale):
             proof = f"all 256 codes equal those of LiteRT's {op.op}"
-            _prove_scale(context, owner, context.source.output_name(op), pair[0], proof)
+            _prove_scale(context, owner, context.source.output_name(op), pair.scale, proof)
             return True
     return False
 
@@ -211,14 +195,14 @@ def _prove_moved(context: StaticContext, node: Node, mover: Node, owners: tuple[
     behind: Node | None = mover
     while behind is not None and behind.op in MOVES:
         mover, behind = behind, context.graph.only_reader(behind.outputs[0])
-    op, pair = _maker_behind(context, mover), pair_of(context, node)
-    if op is None or op.op not in MOVING or pair is None or behind is None or behind.op != "QuantizeLinear":
+    op, pair, written = _maker_behind(context, mover), pair_of(context, node), pair_of(context, behind)
+    if op is None or op.op not in MOVING or pair is None or written is None or written.node.op != "QuantizeLinear":
         return False
     common = set(owners) & set(op.inputs)
-    if not common or pair_of(context, behind) != pair:
+    if not common or not written.has_numbers_of(pair):
         return False
     proof = f"{op.op} moves codes, whatever the scale of its output"
-    _prove_scale(context, min(common), context.source.output_name(op), pair[0], proof)
+    _prove_scale(context, min(common), context.source.output_name(op), pair.scale, proof)
     return True
 
 
@@ -246,7 +230,7 @@ def _prove_average(context: StaticContext, node: Node, average: Node, owners: tu
     pair = pair_of(context, node)
     assert pair is not None  # noqa: S101 - the ratio was computed from it
     proof = f"{average.op} commutes with the shift and scaling of both sides; only exact ties move, to LiteRT's side"
-    _prove_scale(context, owners[0], behind.outputs[0], pair[0], proof)
+    _prove_scale(context, owners[0], behind.outputs[0], pair.scale, proof)
     return True
 
 
@@ -254,14 +238,15 @@ def _ratio_kept(context: StaticContext, before: Node, after: Node) -> bool:
     """Whether two pairs around a mean keep the ratio of scales and the difference of zero-points of their tensors."""
     first, second = pair_of(context, before), pair_of(context, after)
     owners = owners_of(context, before.inputs[0]), owners_of(context, after.outputs[0])
-    if first is None or second is None or not owners[0] or not owners[1] or first[2] != second[2]:
+    if first is None or second is None or not owners[0] or not owners[1] or first.unsigned != second.unsigned:
         return False
     scales, moved = [], []
-    for (owner, *_), (_, zero_point, unsigned) in zip(owners, (first, second), strict=True):
+    for (owner, *_), pair in zip(owners, (first, second), strict=True):
         quant = context.quant(owner)
         scales.append(float(quant.scalar_scale))
-        moved.append(zero_point - (quant.scalar_zero_point + shift_of(context, owner, unsigned=unsigned)))
-    ratio = float(first[0]) / float(second[0]) / (scales[0] / scales[1]) - 1
+        zero_point = quant.scalar_zero_point + shift_of(context, owner, unsigned=pair.unsigned)
+        moved.append(pair.zero_point - zero_point)
+    ratio = float(first.scale) / float(second.scale) / (scales[0] / scales[1]) - 1
     return abs(ratio) <= TIE_ROOM and moved[0] == moved[1]
 
 
@@ -270,9 +255,9 @@ def _prove_softmax(context: StaticContext, node: Node, _softmax: Node, owners: t
     for owner in owners:
         for op in context.source.readers.get(owner, ()):
             beta = np.float32(number(op, "beta", 1.0)) if op.op == "SOFTMAX" else None
-            if pair and beta is not None and pair[0] == context.quant(owner).scalar_scale * beta:
+            if pair and beta is not None and pair.scale == context.quant(owner).scalar_scale * beta:
                 proof = f"the scale holds SOFTMAX's factor beta = {float(beta):g}"
-                _prove_scale(context, owner, context.source.output_name(op), pair[0], proof)
+                _prove_scale(context, owner, context.source.output_name(op), pair.scale, proof)
                 return True
     return False
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from converters.integer.pair_search import Pairs
     from converters.leaky import LeakyCase
     from converters.sources.tflite.reader import TfliteOperator
+    from xdet.checking.numbers.comparison import Pair
     from xdet.checking.numbers.tflite_source import StaticContext
     from xdet.model.graph import Node
 
@@ -100,42 +101,48 @@ def prove_pairs(context: StaticContext, node: Node) -> bool:
     found = combination_at(context, node)
     if found is None or found.steps or context.document.leaky_relu != "litert":
         return False
-    numbers = [pair_of(context, n) for n in (*found.operands, found.result)]
-    first, second, out = numbers
-    if first is None or second is None or out is None or len({n[2] for n in numbers if n}) != 1:
+    first, second, out = (pair_of(context, n) for n in (*found.operands, found.result))
+    if first is None or second is None or out is None or not first.unsigned == second.unsigned == out.unsigned:
         return False
-    unsigned = out[2]
-    case = case_of(context, found.op, unsigned=unsigned)
+    case = case_of(context, found.op, unsigned=out.unsigned)
     if case is None or not xnnpack_takes(case):
         return False
     swapped = _is_swapped(context, found)
     a, b = (second, first) if swapped else (first, second)
-    form = PairForm(Affine(*a[:2]), Affine(*b[:2]), Affine(*out[:2]), swapped)
-    pairs = pairs_at(context, found.op, case, unsigned=unsigned)
+    form = PairForm(_affine(a), _affine(b), _affine(out), swapped)
+    pairs = pairs_at(context, found.op, case, unsigned=out.unsigned)
     if not is_proven(case, form, pairs):
         return False
-    own = case.out if node is found.result else (case.a, case.b)[found.operands.index(node) ^ swapped]
-    _remember(context, found.op, node, own, pairs.a.size)
+    own, held = next((own, held) for own, held in ((case.a, a), (case.b, b), (case.out, out)) if held.node is node)
+    tensor, operator = context.source.names[owners_of(context, held.codes)[0]], context.source.output_name(found.op)
+    proof = f"all {pairs.a.size:,} pairs of codes of {found.op.op} equal LiteRT XNNPACK's"
+    for kind in ("scale", "zero_point"):
+        source, written = float(getattr(own, kind)), float(getattr(held, kind))
+        if source != written:
+            context.prove(tensor, operator, kind, proof, source=source, written=written)
     return True
+
+
+def _affine(pair: Pair) -> Affine:
+    return Affine(pair.scale, pair.zero_point)
 
 
 def stepped_codes(context: StaticContext, found: Combination, pairs: Pairs) -> Integers | None:
     """What a product that is computed step by step gives for pairs of codes; None where a number is not constant."""
-    numbers = [pair_of(context, node) for node in (*found.operands, found.result)]
+    first, second, out = (pair_of(context, node) for node in (*found.operands, found.result))
     last = context.graph.producers.get(found.result.inputs[0])
-    if any(number is None for number in numbers) or last is None:
+    if first is None or second is None or out is None or last is None:
         return None
-    first, second, (scale, zero_point, unsigned) = cast("list[tuple[np.float32, int, bool]]", numbers)
     codes = (pairs.b, pairs.a) if _is_swapped(context, found) else (pairs.a, pairs.b)
     feeds = {
-        node.outputs[0]: (code - number[1]).astype(np.float32) * number[0]
-        for node, code, number in zip(found.operands, codes, (first, second), strict=True)
+        pair.node.outputs[0]: (code - pair.zero_point).astype(np.float32) * pair.scale
+        for pair, code in zip((first, second), codes, strict=True)
     }
-    value = _run(context, last, feeds)
-    lowest = 0 if unsigned else -128
-    return (
-        None if value is None else np.clip(np.rint(value / scale) + zero_point, lowest, lowest + 255).astype(np.int64)
-    )
+    value, lowest = _run(context, last, feeds), 0 if out.unsigned else -128
+    if value is None:
+        return None
+    codes_out = np.rint(value / out.scale) + out.zero_point
+    return np.asarray(np.clip(codes_out, lowest, lowest + 255), np.int64)
 
 
 def clamped(op: TfliteOperator, case: PairCase, codes: Integers) -> Integers:
@@ -178,18 +185,6 @@ def codes_of(context: StaticContext, case: PairCase, index: int, *, unsigned: bo
     if data is None:
         return all_codes(case)
     return np.unique(data).astype(np.int64) + shift_of(context, index, unsigned=unsigned)
-
-
-def _remember(context: StaticContext, op: TfliteOperator, node: Node, own: Affine, pairs: int) -> None:
-    index = owners_of(context, node.inputs[0] if node.op == "DequantizeLinear" else node.outputs[0])[0]
-    found = pair_of(context, node)
-    assert found is not None  # noqa: S101 - it was proven
-    numbers = (("scale", float(own.scale), float(found[0])), ("zero_point", float(own.zero_point), float(found[1])))
-    proof = f"all {pairs:,} pairs of codes of {op.op} equal LiteRT XNNPACK's"
-    for kind, source, written in numbers:
-        if source != written:
-            tensor, operator = context.source.names[index], context.source.output_name(op)
-            context.prove(tensor, operator, kind, proof, source=source, written=written)
 
 
 def compare_steps(context: StaticContext) -> None:

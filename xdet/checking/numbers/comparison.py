@@ -19,7 +19,7 @@ from converters.spec import IMAGE
 from xdet.checking.result import Cause, Finding, ProvenChange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     import onnx_ir as ir
     from numpy.typing import NDArray
@@ -166,16 +166,8 @@ class StaticComparison:
     proven: list[ProvenChange] = field(default_factory=list, kw_only=True)  # what differs on purpose, with proofs
     uncompared: list[str] = field(default_factory=list, kw_only=True)  # what no comparison knows, in words
     compared: int = field(default=0, kw_only=True)  # numbers that were compared, arrays by their size
-
-    @property
-    def how(self) -> str:
-        """In what way the numbers were compared, to be said behind their count."""
-        return ""
-
-    def remarks(self) -> Iterator[str]:
-        """What else is to be said of the comparison."""
-        if self.uncompared:
-            yield f"not compared: {', '.join(dict.fromkeys(self.uncompared))}"
+    how: str = field(default="", kw_only=True)  # in what way, to be said behind their count
+    remarks: list[str] = field(default_factory=list, kw_only=True)  # what else is to be said of the comparison
 
     def fault(self, cause: Cause, layer: str | None, message: str) -> None:
         """Remember something that is wrong."""
@@ -227,15 +219,6 @@ PICTURES = ("pixels/rescaled", "pixels")  # what the network reads, where it is 
 QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
-def pair_of(context: StaticComparison, node: Node) -> tuple[np.float32, int, bool] | None:
-    """Scale, zero-point, and whether the codes are unsigned, of a QuantizeLinear or DequantizeLinear."""
-    scale = context.graph.constant(node.inputs[1])
-    zero_point = context.graph.constant(node.inputs[2]) if len(node.inputs) > 2 else np.array(0, np.uint8)
-    if scale is None or zero_point is None or scale.size != 1:
-        return None
-    return np.float32(scale.reshape(-1)[0]), int(zero_point.reshape(-1)[0]), zero_point.dtype == np.uint8
-
-
 @dataclass(frozen=True, slots=True)
 class SourceLayer:
     """A tensor of a source, in the words of no format."""
@@ -267,3 +250,38 @@ class CheckedSource:
 
 
 Compare = Callable[["FinishedGraph", "ModelDocument"], "StaticComparison"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Scale and zero-point by which a QuantizeLinear or DequantizeLinear writes or reads codes."""
+
+    node: Node
+    scale: np.float32
+    zero_point: int
+    unsigned: bool
+
+    @property
+    def title(self) -> str:
+        """How messages call it."""
+        return f"{self.node.op} {self.node.name!r}"
+
+    @property
+    def codes(self) -> str:
+        """The value that holds the codes."""
+        return self.node.inputs[0] if self.node.op == "DequantizeLinear" else self.node.outputs[0]
+
+    def has_numbers_of(self, other: Pair) -> bool:
+        """Whether both compute the same."""
+        return (self.scale, self.zero_point, self.unsigned) == (other.scale, other.zero_point, other.unsigned)
+
+
+def pair_of(context: StaticComparison, node: Node | None) -> Pair | None:
+    """The numbers of a node; None where it is no such node, or they are not constant numbers."""
+    if node is None or node.op not in QUANTIZERS:
+        return None
+    scale = context.graph.constant(node.inputs[1])
+    zero_point = context.graph.constant(node.inputs[2]) if len(node.inputs) > 2 else np.array(0, np.uint8)
+    if scale is None or zero_point is None or scale.size != 1:
+        return None
+    return Pair(node, np.float32(scale.reshape(-1)[0]), int(zero_point.reshape(-1)[0]), zero_point.dtype == np.uint8)

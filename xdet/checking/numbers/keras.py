@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from xdet.checking.numbers import compare_picture
-from xdet.checking.numbers.activations import Expected, Pair, network_pairs
+from xdet.checking.numbers.activations import Expected, network_pairs
 from xdet.checking.numbers.comparison import (
     MOVERS,
     NO_PADS,
@@ -29,6 +29,7 @@ from xdet.checking.numbers.comparison import (
     Leaky,
     Other,
     Padding,
+    Pair,
     Pool,
     Product,
     SourceLayer,
@@ -105,20 +106,17 @@ def read_keras_source(source: ModelFile, document: ModelDocument) -> CheckedSour
 
 def compare_keras(source: KerasSteps, graph: FinishedGraph, document: ModelDocument) -> KerasContext:
     """Compare the whole network, from the pixels to the raw head."""
-    context = KerasContext(graph, document, source)
+    codes = "" if document.activations == "float32" else " and quantised"
+    context = KerasContext(graph, document, source, how=f" with the source's, as folded{codes}")
     compare_picture(context)
     for segment in context.segments():
         if segment.source_reads != segment.graph_reads:
-            found, expected = (
-                ", ".join(map(repr, sorted(names))) for names in (segment.graph_reads, segment.source_reads)
-            )
-            context.fault(
-                "missing-tensor",
-                segment.layer,
-                f"{segment.layer!r} is computed from {found}, expected {expected}; convert the source again",
-            )
-            continue
-        _compare_segment(context, segment)
+            reads = segment.graph_reads, segment.source_reads
+            found, expected = (", ".join(map(repr, sorted(names))) for names in reads)
+            message = f"{segment.layer!r} is computed from {found}, expected {expected}; convert the source again"
+            context.fault("missing-tensor", segment.layer, message)
+        else:
+            _compare_segment(context, segment)
     if context.document.activations != "float32":
         compare_pairs(context)
     return context
@@ -152,11 +150,8 @@ def _compare_segment(context: KerasContext, segment: Segment) -> None:
 
 def _counts_differ(context: KerasContext, segment: Segment, op: str, expected: int, found: int) -> bool:
     if expected != found:
-        context.fault(
-            "missing-tensor",
-            segment.layer,
-            f"{segment.layer!r}: expected {expected} {op} in front of it, found {found}; convert the source again",
-        )
+        message = f"expected {expected} {op} in front of it, found {found}; convert the source again"
+        context.fault("missing-tensor", segment.layer, f"{segment.layer!r}: {message}")
     return expected != found
 
 
@@ -444,14 +439,11 @@ def keeps_limits(context: KerasContext, segment: Segment, layer: str, clamp: Cla
     pair = pair_of(context, writers[-1]) if writers else None
     if pair is None:
         return
-    (scale, zero_point, unsigned), step = pair, float(pair[0])
-    low, high = ((code - zero_point) * float(scale) for code in ((0, 255) if unsigned else (-128, 127)))
+    step = float(pair.scale)
+    low, high = ((code - pair.zero_point) * step for code in ((0, 255) if pair.unsigned else (-128, 127)))
     context.compared += 2
     if low < -step / 2 or (clamp.high is not None and high > clamp.high + step / 2):
         limits = f"0 to {clamp.high}" if clamp.high is not None else "0 upwards"
-        context.fault(
-            "zero-point",
-            layer,
-            f"{layer!r} has no ReLU of its own, so its codes must not leave its range: expected {limits}, found "
-            f"{low:.6g} to {high:.6g} in QuantizeLinear {writers[-1].name!r}",
-        )
+        found = f"found {low:.6g} to {high:.6g} in QuantizeLinear {writers[-1].name!r}"
+        message = f"{layer!r} has no ReLU of its own, so its codes must not leave its range: expected {limits}, {found}"
+        context.fault("zero-point", layer, message)

@@ -249,12 +249,6 @@ class KerasContext(StaticComparison):
 
     source: KerasSteps  # the source, step by step
 
-    @property
-    def how(self) -> str:
-        """Conversion folded the numbers, and perhaps quantised them."""
-        folded = "as folded" if self.document.activations == "float32" else "as folded and quantised"
-        return f" with the source's, {folded}"
-
     @cached_property
     def values(self) -> Mapping[str, str]:
         """Layer -> the value that carries its result, where the graph still computes it."""

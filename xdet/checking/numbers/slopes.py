@@ -16,7 +16,7 @@ import numpy as np
 
 from converters.integer.functions import requantized_table
 from converters.leaky import FloatForm, LeakyCase, SumForm, fitted_sum, float_table, plain_form, sum_table
-from xdet.checking.numbers.comparison import QUANTIZERS, pair_of
+from xdet.checking.numbers.comparison import pair_of
 from xdet.checking.numbers.tflite_source import number, owners_of
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def compare_sum(context: StaticComparison, found: LeakySum, promised: Sequence[P
     if pairs[0] is None or pairs[1] is None or not promised:
         context.fault("slope", None, f"Add {found.add.name!r} stands for no operator of the source")
         return
-    form = SumForm(pairs[0][0], pairs[1][0])
+    form = SumForm(pairs[0].scale, pairs[1].scale)
     best = min(promised, key=lambda choice: choice.differing(sum_table(choice.case, form)))
     context.compared += 4
     _compare_zero_points(context, found, best)
@@ -139,14 +139,10 @@ def between_pairs(context: StaticComparison, found: LeakySum, layer: str, slope:
     writer = context.graph.producers.get(found.whole.inputs[0])
     while writer is not None and writer.op in ("Transpose", "Reshape"):
         writer = context.graph.producers.get(writer.inputs[0])
-    pairs = [
-        None if node is None or node.op not in QUANTIZERS else pair_of(context, node)
-        for node in (writer, context.graph.only_reader(found.add.outputs[0]))
-    ]
-    if pairs[0] is None or pairs[1] is None or not pairs[0][2] or not pairs[1][2]:
+    before, after = pair_of(context, writer), pair_of(context, context.graph.only_reader(found.add.outputs[0]))
+    if before is None or after is None or not before.unsigned or not after.unsigned:
         return None
-    (scale_in, zero_in, _), (scale_out, zero_out, _) = pairs[0], pairs[1]
-    case = LeakyCase(scale_in, zero_in - 128, scale_out, zero_out - 128, np.float32(slope))
+    case = LeakyCase(before.scale, before.zero_point - 128, after.scale, after.zero_point - 128, np.float32(slope))
     return Promised(layer, layer, "LeakyReLU", case, float_table(case, plain_form(case)))
 
 
@@ -195,13 +191,12 @@ def leaky_match(context: StaticContext, form: FloatForm, owners: Iterable[int]) 
 
 def compare_slope(context: StaticContext, node: Node) -> None:
     """The slope, proven by the table it makes with the scale in front of it, which is judged by itself."""
-    before = context.graph.producers.get(node.inputs[0])
-    pair = pair_of(context, before) if before is not None and before.op == "DequantizeLinear" else None
-    if before is None or pair is None:
+    pair = pair_of(context, context.graph.producers.get(node.inputs[0]))
+    if pair is None or pair.node.op != "DequantizeLinear":
         return
     alpha = np.float32(node.attributes.get("alpha", 0.01))
-    owners = list(owners_of(context, before.inputs[0]))
-    matched = leaky_match(context, FloatForm(pair[0], alpha), owners)
+    owners = owners_of(context, pair.codes)
+    matched = leaky_match(context, FloatForm(pair.scale, alpha), owners)
     context.compared += 1
     dequantized = any(op.op == "DEQUANTIZE" for owner in owners for op in context.source.readers.get(owner, ()))
     if alpha == 1 and dequantized and (matched is None or matched[1]):
@@ -213,7 +208,7 @@ def compare_slope(context: StaticContext, node: Node) -> None:
     slope = op.case.slope
     if differing and alpha != announced(context, op.layer, "slope", slope):
         codes = f"{differing} of 256 codes behind {op.operator} {op.layer!r}"
-        message = f"the graph has slope {float(alpha):.6g} behind scale {float(pair[0]):.6g}"
+        message = f"the graph has slope {float(alpha):.6g} behind scale {float(pair.scale):.6g}"
         context.fault("slope", op.layer, f"{codes} differ from the source's (slope {float(slope):.6g}): {message}")
     elif not differing and alpha != slope:
         proof = f"all 256 codes behind {op.operator} equal LiteRT's"

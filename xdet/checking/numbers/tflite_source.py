@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from converters.spec import CONTRACT_NAMES
 from xdet.checking.numbers.comparison import MOVERS, SourceLayer, StaticComparison
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -168,17 +168,9 @@ PRODUCTS = frozenset({"Conv", "Gemm"})
 
 @dataclass(eq=False)
 class StaticContext(StaticComparison):
-    """A comparison with a TFLite source; ``unaccounted`` are quantised values that belong to none of its tensors."""
+    """A comparison with a TFLite source."""
 
     source: SourceGraph
-    unaccounted: list[str] = field(default_factory=list)
-
-    def remarks(self) -> Iterator[str]:
-        """Also how many pairs are unaccounted for."""
-        if self.unaccounted:
-            named = ", ".join(self.unaccounted[:3])
-            yield f"{len(self.unaccounted)} pairs belong to no source tensor: {named}"
-        yield from super().remarks()
 
     def tensor(self, index: int) -> TfliteTensor:
         """A tensor of the source."""
