@@ -188,23 +188,16 @@ def codes_of(context: StaticContext, case: PairCase, index: int, *, unsigned: bo
 
 
 def compare_steps(context: StaticContext) -> None:
-    """Compare every sum, product and bilinear resize that ends in a Cast with its source operator."""
+    """Compare every operator that stands as a table, or step by step, with its source operator."""
     for index, op in context.source.makers.items():
         last = context.writer_of(context.source.names[index])
         if _is_table(context, op, last) and context.document.leaky_relu == "litert":
-            _compare_table(context, index, op)
+            _compare_table(context, op, last)
         if op.op == "MUL" and last is not None and last.op == "QuantizeLinear":
             _compare_product(context, op, last)
-        if op.op not in (*NODES.values(), "RESIZE_BILINEAR") or last is None or last.op != "Cast":
-            continue
-        leaves = list(dict.fromkeys(_leaves(context, last)))
-        unsigned = last.attributes["to"] == 2
-        found, wanted = (
-            _resized(context, op, last, leaves, unsigned=unsigned)
-            if op.op == "RESIZE_BILINEAR"
-            else _combined(context, op, last, leaves, unsigned=unsigned)
-        )
-        _judge(context, op, found, wanted)
+        if op.op in (*NODES.values(), "RESIZE_BILINEAR") and last is not None and last.op == "Cast":
+            run = _resized if op.op == "RESIZE_BILINEAR" else _combined
+            _judge(context, op, *run(context, op, last, unsigned=last.attributes["to"] == 2))
 
 
 def _compare_product(context: StaticContext, op: TfliteOperator, last: Node) -> None:
@@ -225,18 +218,14 @@ def _is_table(context: StaticContext, op: TfliteOperator, last: Node | None) -> 
     return last is not None and last.op == "Gather" and case is not None and xnnpack_takes(case)
 
 
-def _compare_table(context: StaticContext, index: int, op: TfliteOperator) -> None:
+def _compare_table(context: StaticContext, op: TfliteOperator, last: Node | None) -> None:
     """All 256 codes of an operator on codes: what is looked up, and what LiteRT's kernel computes."""
-    case = case_between(context, op.inputs[0], index, 1.0)
-    if case is None:
-        return
-    lowest = 0 if context.document.activations == "uint8" else -128
-    wanted = TABLES[op.op](context, op, case) + lowest + 128
-    codes = np.arange(lowest, lowest + 256).reshape(-1, *(1 for _ in wanted.shape[1:]))
-    last = context.writer_of(context.source.names[index])
-    leaves = [] if last is None else list(dict.fromkeys(_leaves(context, last)))
-    found = _run(context, last, {leaves[0]: codes}) if last is not None and len(leaves) == 1 else None
-    _judge(context, op, found, wanted)
+    case = case_between(context, op.inputs[0], op.outputs[0], 1.0)
+    if case is not None:
+        lowest = 0 if context.document.activations == "uint8" else -128
+        wanted = TABLES[op.op](context, op, case) + lowest + 128
+        codes = np.arange(lowest, lowest + 256).reshape(-1, *(1 for _ in wanted.shape[1:]))
+        _judge(context, op, _run_on(context, last, codes), wanted)
 
 
 def _square(_context: StaticContext, op: TfliteOperator, case: LeakyCase) -> NDArray[np.int64]:
@@ -280,10 +269,12 @@ def _judge(context: StaticContext, op: TfliteOperator, found: NDArray[Any] | Non
     context.prove(layer, layer, "table", f"all {wanted.size:,} codes that were tried equal LiteRT's")
 
 
-def _combined(
-    context: StaticContext, op: TfliteOperator, last: Node, leaves: list[str], *, unsigned: bool
-) -> tuple[NDArray[Any] | None, NDArray[Any]]:
-    """All pairs of codes: what the steps give, and what XNNPACK does."""
+Codes = tuple[NDArray[Any] | None, NDArray[Any]]  # what the steps give, None where they cannot be run; what LiteRT does
+
+
+def _combined(context: StaticContext, op: TfliteOperator, last: Node, *, unsigned: bool) -> Codes:
+    """All pairs of codes, by the steps and by XNNPACK."""
+    leaves = _leaves(context, last)
     case = case_of(context, op, unsigned=unsigned)
     assert case is not None  # noqa: S101 - it has codes
     a, b = (codes_of(context, case, index, unsigned=unsigned) for index in op.inputs[:2])
@@ -301,9 +292,7 @@ def _combined(
     return _run(context, last, dict(zip(leaves, feeds, strict=False))), wanted
 
 
-def _resized(
-    context: StaticContext, op: TfliteOperator, last: Node, leaves: list[str], *, unsigned: bool
-) -> tuple[NDArray[Any] | None, NDArray[Any]]:
+def _resized(context: StaticContext, op: TfliteOperator, last: Node, *, unsigned: bool) -> Codes:
     """A picture of two channels of random codes, resized by the steps and by XNNPACK's recipe."""
     before, after = (context.tensor(index).shape[1:3] for index in (op.inputs[0], op.outputs[0]))
     lowest = 0 if unsigned else -128
@@ -315,7 +304,7 @@ def _resized(
         high = np.minimum(low + 1, before[axis - 2] - 1)
         wanted = wanted.take(low, axis) * (2048 - weight) + wanted.take(high, axis) * weight
     wanted = (wanted + (1 << 21)) >> 22
-    return (_run(context, last, {leaves[0]: picture}) if len(leaves) == 1 else None), wanted
+    return _run_on(context, last, picture), wanted
 
 
 def _weights(op: TfliteOperator, size: int, new_size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -330,7 +319,7 @@ def _weights(op: TfliteOperator, size: int, new_size: int) -> tuple[NDArray[np.i
 
 def _leaves(context: StaticContext, node: Node) -> list[str]:
     """The codes at which the steps begin, in the order of their first reading."""
-    found = []
+    found: list[str] = []
     for name in node.inputs:
         before = context.graph.producers.get(name)
         inner = before is not None and (before.op in STEPS or before.op in ("Cast", "Gather"))
@@ -338,7 +327,13 @@ def _leaves(context: StaticContext, node: Node) -> list[str]:
             found += _leaves(context, before)
         elif node.op == "Cast":
             found.append(name)
-    return found
+    return list(dict.fromkeys(found))
+
+
+def _run_on(context: StaticContext, last: Node | None, codes: NDArray[Any]) -> NDArray[Any] | None:
+    """The result of steps that begin at one value, which holds ``codes``; None where there are other steps."""
+    leaves = [] if last is None else _leaves(context, last)
+    return _run(context, last, {leaves[0]: codes}) if last is not None and len(leaves) == 1 else None
 
 
 def _run(context: StaticContext, node: Node, feeds: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:

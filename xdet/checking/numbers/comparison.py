@@ -73,6 +73,19 @@ class Product:
             layers=(*self.layers, layer),
         )
 
+    def repeated(self, kernel: NDArray[Any], **geometry: Any) -> Product:
+        """With the copies that ``kernel`` holds of every output channel."""
+        copies = len(kernel) // len(self.kernel)
+        one_for_all = self.scales is None or self.scales.size == 1
+        return replace(
+            self,
+            kernel=kernel,
+            bias=np.tile(self.bias, copies),
+            terms=None if self.terms is None else np.tile(self.terms, copies),
+            scales=self.scales if one_for_all else np.tile(np.asarray(self.scales), copies),
+            **geometry,
+        )
+
     @property
     def title(self) -> str:
         """The layers in words."""

@@ -87,11 +87,10 @@ def compare_pads(context: StaticComparison, layer: str, expected: Pads, found: P
     """Compare top, left, bottom and right."""
     context.compared += 4
     if found != expected:
-        context.fault("padding", layer, pads_text(layer, expected, found))
+        context.fault("padding", layer, _pads_text(layer, expected, found))
 
 
-def pads_text(layer: str, expected: Pads, found: Pads) -> str:
-    """Two paddings that differ, in words."""
+def _pads_text(layer: str, expected: Pads, found: Pads) -> str:
     return f"padding of {layer!r} (top, left, bottom, right): expected {expected}, found {found}"
 
 
@@ -114,7 +113,7 @@ def pool_fault(pool: Pool, layer: str, node: Node, size: Sequence[int]) -> tuple
     pads = actual_pads(node, size, expected)
     if pool.pads is None or pads == pool.pads:
         return None
-    return "padding", pads_text(layer, pool.pads, pads)
+    return "padding", _pads_text(layer, pool.pads, pads)
 
 
 def compare_limits(
@@ -142,21 +141,13 @@ def require_integer_form(context: StaticComparison, node: Node, layer: str) -> N
             producer = context.graph.producers.get(producer.inputs[0])  # rows of a Gemm: runtimes move the codes
         if name and (producer is None or producer.op != "DequantizeLinear"):
             what = "a float constant" if producer is None else f"{producer.op} {producer.name!r}"
-            context.fault(
-                "float-convolution",
-                layer,
-                f"{node.op} of {layer!r} reads {what} as operand {position}, expected DequantizeLinear: "
-                f"it runs in float instead of integers",
-            )
+            message = f"{node.op} of {layer!r} reads {what} as operand {position}, expected DequantizeLinear"
+            context.fault("float-convolution", layer, f"{message}: it runs in float instead of integers")
     readers = context.graph.readers(node.outputs[0])
-    found = ", ".join(f"{reader.op} {reader.name!r}" for reader in readers) or "nothing"
     if [reader.op for reader in readers] not in (["QuantizeLinear"], ["Reshape"]):
-        context.fault(
-            "float-convolution",
-            layer,
-            f"the result of {layer!r} is read by {found}, expected one QuantizeLinear: "
-            "it runs in float instead of integers",
-        )
+        found = ", ".join(f"{reader.op} {reader.name!r}" for reader in readers) or "nothing"
+        message = f"the result of {layer!r} is read by {found}, expected one QuantizeLinear"
+        context.fault("float-convolution", layer, f"{message}: it runs in float instead of integers")
 
 
 ROUNDING = 8 * 2.0**-24  # eight times half a unit in the last place of float32
@@ -237,9 +228,8 @@ class _Comparing:
 
     def kernel(self, found: Stored) -> NDArray[np.float32] | None:
         """Compare the weights; the scales to go on with, None where there are none."""
-        product, used = self.product, None
-        if product.scales is not None:
-            used = np.asarray(product.scales, np.float32)
+        product = self.product
+        used = None if product.scales is None else np.asarray(product.scales, np.float32)
         dtype = product.kernel.dtype if product.terms is None else np.dtype(np.float32 if used is None else np.int8)
         has_form = self._has_form("weight", found.values, product.kernel, dtype)
         if product.scales is not None and found.scales is not None:
@@ -301,7 +291,7 @@ class _Comparing:
         if found.scales.shape == rule.shape:
             wrong = np.abs(found.scales - choices[0]) > room * choices[0]
             rule = np.asarray(np.where(wrong, rule, found.scales), np.float32)
-        context.fault("scale", layer, f"scale of the {self.title(role)}: {scales_text(rule, found.scales)}")
+        context.fault("scale", layer, f"scale of the {self.title(role)}: {_scales_text(rule, found.scales)}")
         return rule
 
     def _numbers(
@@ -331,21 +321,17 @@ class _Comparing:
         if role == "weight" and wanted.ndim == 4 and wanted.shape[1] == 3:
             mirrored = None if room is None else np.broadcast_to(room, found.shape)[:, ::-1]
             if not _differ(found, wanted[:, ::-1], mirrored).any():
-                message = (
-                    "are the source's with red and blue exchanged: the graph takes BGR where the contract says RGB"
-                )
-                context.fault("colour-order", layer, f"the {self.title(role)} {message}")
+                message = f"the {self.title(role)} are the source's with red and blue exchanged"
+                context.fault("colour-order", layer, f"{message}: the graph takes BGR where the contract says RGB")
                 return
         wrong = np.argwhere(is_wrong)
         first = tuple(int(i) for i in wrong[0])
         what = "differ" if terms is None else "differ by more than rounding"
         codes = " codes" if np.issubdtype(found.dtype, np.integer) else ""
-        context.fault(
-            role,
-            layer,
-            f"{self.title(role)}: {len(wrong):,} of {wanted.size:,}{codes} {what}, first at {list(first)}: "
-            f"expected {float(wanted[first]):.9g}, found {float(found[first]):.9g}",
+        message = (
+            f"{self.title(role)}: {len(wrong):,} of {wanted.size:,}{codes} {what}, first at {list(first)}: expected"
         )
+        context.fault(role, layer, f"{message} {float(wanted[first]):.9g}, found {float(found[first]):.9g}")
 
 
 def _differ(found: NDArray[Any], wanted: NDArray[Any], room: NDArray[Any] | None) -> NDArray[np.bool_]:
@@ -356,15 +342,12 @@ def _differ(found: NDArray[Any], wanted: NDArray[Any], room: NDArray[Any] | None
     return differing & ~(np.abs(found.astype(np.float64) - wanted.astype(np.float64)) <= room)
 
 
-def scales_text(expected: NDArray[np.float32], found: NDArray[Any]) -> str:
+def _scales_text(expected: NDArray[np.float32], found: NDArray[Any]) -> str:
     """Two lists of scales that differ, in words."""
     if expected.shape != found.shape:
         return f"expected {expected.size} numbers, found {found.size}"
     wrong = np.flatnonzero(expected != found)
-    first = int(wrong[0])
+    first, where = int(wrong[0]), f" of channel {wrong[0]}" if expected.size > 1 else ""
     ratio = float(found[first]) / float(expected[first]) - 1
-    where = f" of channel {first}" if expected.size > 1 else ""
-    return (
-        f"{len(wrong)} of {expected.size} differ; expected {expected[first]:.9g}{where}, found {found[first]:.9g} "
-        f"({ratio:+.2%})"
-    )
+    message = f"{len(wrong)} of {expected.size} differ; expected {expected[first]:.9g}{where}"
+    return f"{message}, found {found[first]:.9g} ({ratio:+.2%})"

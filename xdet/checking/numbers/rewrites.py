@@ -83,36 +83,16 @@ def _filled(product: Product, outputs: int, inputs: int) -> Product:
     )
 
 
-def _repeated(product: Product, kernel: NDArray[Any], **geometry: Any) -> Product:
-    """With the copies that ``kernel`` holds of every output channel."""
-    copies, scales = len(kernel) // len(product.kernel), product.scales
-    return replace(
-        product,
-        kernel=kernel,
-        bias=np.tile(product.bias, copies),
-        terms=None if product.terms is None else np.tile(product.terms, copies),
-        scales=scales if scales is None or scales.size == 1 else np.tile(scales, copies),
-        **geometry,
-    )
-
-
 def _widened(product: Product, _shape: tuple[int, ...]) -> Product | None:
-    if product.kernel.shape[1:] != (3, 3, 3):
-        return None
-    return _repeated(product, wide_kernel(product.kernel), strides=(2, 1), pads=(1, 0, 1, 0))
+    """The wide stem, whose weights ``(8 * O, 12, 4, 2)`` are built place by place of ``(O, 3, 3, 3)``, OIHW.
 
-
-def wide_kernel(kernel: NDArray[Any]) -> NDArray[Any]:
-    """The wide stem's weights, built place by place.
-
-    Args:
-        kernel: ``(O, 3, 3, 3)``, OIHW.
-
-    Returns:
-        ``(8 * O, 12, 4, 2)``. Output channel ``((row * 2 + column) * 2 + window) * O + o`` computes pixel (row, column)
-        of a pool window; input channel ``pixel * 3 + colour`` of kernel column ``group`` is picture column
-        ``group * 4 + pixel``; the old kernel starts at row ``row`` and picture column ``2 * window + column``.
+    Output channel ``((row * 2 + column) * 2 + window) * O + o`` computes pixel (row, column) of a pool window; input
+    channel ``pixel * 3 + colour`` of kernel column ``group`` is picture column ``group * 4 + pixel``; the old kernel
+    starts at row ``row`` and picture column ``2 * window + column``.
     """
+    kernel = product.kernel
+    if kernel.shape[1:] != (3, 3, 3):
+        return None
     channels = kernel.shape[0]
     wide = np.zeros((WIDE_COPIES * channels, 12, 4, 2), kernel.dtype)
     for copy in range(WIDE_COPIES):
@@ -121,7 +101,7 @@ def wide_kernel(kernel: NDArray[Any]) -> NDArray[Any]:
         for x in range(3):
             group, pixel = divmod(2 * window + column + x, PIXELS)
             wide[rows, pixel * 3 : pixel * 3 + 3, row : row + 3, group] = kernel[:, :, :, x]
-    return wide
+    return product.repeated(wide, strides=(2, 1), pads=(1, 0, 1, 0))
 
 
 def _strided(product: Product, _shape: tuple[int, ...]) -> Product | None:
@@ -136,7 +116,7 @@ def _strided(product: Product, _shape: tuple[int, ...]) -> Product | None:
         kernel, stride = split_kernel(kernel, ROWS, stride), sum(taps(kernel, ROWS, stride)[1])
     pads = None if product.pads is None else (top, front, bottom, behind)
     grouped = strided_kernel(kernel, left, product.zero_point)  # files of older versions keep a zero-point
-    return _repeated(product, grouped, strides=(stride, 1), pads=pads)
+    return product.repeated(grouped, strides=(stride, 1), pads=pads)
 
 
 def strided_kernel(kernel: NDArray[Any], left: int, zero_point: int = 0) -> NDArray[Any]:
@@ -178,8 +158,7 @@ def _shifted(product: Product, shape: tuple[int, ...]) -> Product | None:
     top, _, bottom, _ = product.pads
     kernel = product.kernel
     kernel = split_kernel(kernel, COLUMNS, kernel.shape[3]) if is_beyond_int8(kernel) else kernel
-    return _repeated(
-        product,
+    return product.repeated(
         np.tile(kernel, (pixels, 1, 1, 1)),
         pads=(top, 0, bottom, 0),
         dilations=(1, _groups_apart(product, pixels)),

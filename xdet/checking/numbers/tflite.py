@@ -8,6 +8,7 @@ A TRANSPOSE_CONV is the convolution whose taps carry every input to its outputs;
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -129,7 +130,7 @@ def _compare_product(context: StaticContext, node: Node, op: TfliteOperator | No
     layer, name = context.source.output_name(op), context.source.names[op.inputs[min(1, len(op.inputs) - 1)]]
     if op.op == "AVERAGE_POOL_2D":
         product: Product | None = _averaging(context, node, op)
-        proof, name = f"all weights are 1, and their scale is 1 / {_places(op)}", layer
+        proof, name = f"all weights are 1, and their scale is 1 / {math.prod(_two(op, 'filter'))}", layer
     elif op.op == "TRANSPOSE_CONV":
         product, proof = _transposed(context, node, op), TAPS
     else:
@@ -187,9 +188,8 @@ def _constants(context: StaticContext, op: TfliteOperator, picture: int, places:
     tensors, names = context.source.model.tensors, context.source.names
     weights, bias = (op.inputs[place] if place < len(op.inputs) else -1 for place in places)
     data, quant, read = _data_of(context, weights), tensors[weights].quant, tensors[picture].quant
-    if data is None:
-        kernel, zero_point, channels = np.empty(0), 0, tensors[weights].shape[0]
-    else:
+    kernel, zero_point, channels = np.empty(0), 0, tensors[weights].shape[0]
+    if data is not None:
         twin = context.document.tensors.get(names[weights])
         zero_point = 0 if quant is None else int(quant.zero_point.flat[0])
         kernel, zero_point = _shifted(data, zero_point, 0 if twin is None else twin.zero_point_shift)
@@ -241,10 +241,9 @@ def _folded_padding(context: StaticContext, node: Node, op: TfliteOperator) -> P
     """Top, left, bottom, right of a source PAD that no node computes any more; zeros without one."""
     pad = context.source.makers.get(op.inputs[0])
     before = context.graph.producers.get(node.inputs[0])
-    if pad is None or pad.op != "PAD" or before is None:
+    is_kept = op.inputs[0] in context.tensors_by_value.get(node.inputs[0], ())  # float networks keep the PAD
+    if pad is None or pad.op != "PAD" or before is None or is_kept:
         return NO_PADS
-    if op.inputs[0] in context.tensors_by_value.get(node.inputs[0], ()):
-        return NO_PADS  # float networks keep the PAD
     owners = owners_of(context, before.inputs[0]) if before.inputs else ()
     amounts = context.tensor(pad.inputs[1]).data
     if amounts is None or (op.inputs[0] in owners and pad.inputs[0] not in owners):
@@ -260,14 +259,10 @@ def _averaging(context: StaticContext, node: Node, op: TfliteOperator) -> Produc
         np.zeros(channels, np.int32),
         strides=_two(op, "stride"),
         groups=channels,
-        scales=np.array([1 / _places(op)], np.float32),
+        scales=np.array([1 / math.prod(window)], np.float32),
         layers=(context.source.output_name(op),),
         **_padding(context, node, op, window),
     )
-
-
-def _places(op: TfliteOperator) -> int:
-    return int(np.prod(_two(op, "filter")))
 
 
 def _transposed(context: StaticContext, node: Node, op: TfliteOperator) -> Product | None:
@@ -295,16 +290,7 @@ def _transposed(context: StaticContext, node: Node, op: TfliteOperator) -> Produ
         if not (0 <= ky < spans[0] and 0 <= kx < spans[1]):
             return None
         kernel[py, px, :, :, ky, kx] = plain.kernel[:, taps[0], taps[1]]
-    phases = strides[0] * strides[1]
-    scales = plain.scales
-    return replace(
-        plain,
-        kernel=kernel.reshape(-1, depth, *spans),
-        bias=np.tile(plain.bias, phases),
-        scales=scales if scales is None or scales.size == 1 else np.tile(scales, phases),
-        pads=pads,
-        size=(picture[1], picture[2]),
-    )
+    return plain.repeated(kernel.reshape(-1, depth, *spans), pads=pads, size=(picture[1], picture[2]))
 
 
 def _compare_pool(context: StaticContext, node: Node) -> None:
