@@ -39,13 +39,9 @@ class _Case:
 def check_to_junit(result: CheckResult) -> str:
     """The XML, with a final newline; it holds no time and no host, so equal results give equal bytes."""
     cases = list(_cases(result))
-    counts = {name: str(sum(case.outcome == name for case in cases)) for name in ("failure", "error", "skipped")}
-    totals = {
-        "tests": str(len(cases)),
-        "failures": counts["failure"],
-        "errors": counts["error"],
-        "skipped": counts["skipped"],
-    }
+    titles = {"failures": "failure", "errors": "error", "skipped": "skipped"}
+    totals = {title: str(sum(case.outcome == name for case in cases)) for title, name in titles.items()}
+    totals = {"tests": str(len(cases)), **totals}
     # ``printable`` escapes the characters that XML forbids, which ElementTree does not
     root = ET.Element("testsuites", {"name": "xdet check", **totals})
     suite = ET.SubElement(root, "testsuite", {"name": printable(f"xdet check: {result.model}"), **totals})
@@ -57,10 +53,8 @@ def check_to_junit(result: CheckResult) -> str:
             outcome.text = "\n".join(map(printable, case.text.split("\n")))
         elif case.message:
             ET.SubElement(entry, "system-out").text = printable(case.message)
-    ET.SubElement(suite, "system-out").text = printable(
-        f"{result.model} ({result.model_sha256}) against {result.source} ({result.source_sha256}): "
-        f"{verdict_text(result)}"
-    )
+    files = f"{result.model} ({result.model_sha256}) against {result.source} ({result.source_sha256})"
+    ET.SubElement(suite, "system-out").text = printable(f"{files}: {verdict_text(result)}")
     ET.indent(root)
     body = ET.tostring(root, encoding="unicode")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{body}\n'
@@ -80,7 +74,7 @@ def _cases(result: CheckResult) -> Iterator[_Case]:
             message = plain((near.differing, " of ", near.values, f" head values differ from {near.second}"))
         yield _failed_or("runtime", run.name, [f"{f.cause}: {f.message}" for f in found], message)
     for missing in result.missing:
-        if missing.asked or missing.crashed:
+        if missing.is_gap:
             yield _Case("runtime", missing.name, "error", missing_text(missing), missing_text(missing))
     if result.layers_problem is not None:
         yield _Case("source", "layers", "error", f"layers were not compared: {result.layers_problem}")

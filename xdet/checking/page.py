@@ -63,6 +63,9 @@ CPU_MEANINGS = (
     ("on another processor", "distances are from the nearest LiteRT kernel there, over fewer photographs: emulation "
      "is slow"),
 )  # fmt: skip
+CHANGE_HEADERS = (
+    "photograph", "runtime", "box", "class", "what", "score there", "score of the source", "cause", "numbers",
+)  # fmt: skip
 MOST_PICTURES = 6
 FAULTS = frozenset({"layer", "head", "iou-rule"})  # causes that are no rounding
 LONGEST_SIDE = 420  # pixels
@@ -115,12 +118,11 @@ def _summary(result: CheckResult, where: Surroundings) -> Iterator[Block]:
         "this proves less than was asked.",
     }
     yield Text(says[status_of(result)])
-    compared = [
-        f"{part.part} ({TITLES[part.part]}): {part.status}" for part in result.parts if part.status != "skipped"
-    ]
-    skipped = [f"{part.part} ({part.summary})" for part in result.parts if part.status == "skipped"]
-    gaps = [f"{m.name} ({m.reason})" for m in result.missing if m.asked or m.crashed]
-    output = [f"the output ({result.output_uncompared})"] if result.output_uncompared else []
+    ran = [part for part in result.parts if part.status != "skipped"]
+    compared = [f"{part.part} ({TITLES[part.part]}): {part.status}" for part in ran]
+    left_out = [f"the output ({result.output_uncompared})"] if result.output_uncompared else []
+    left_out += [f"{part.part} ({part.summary})" for part in result.parts if part.status == "skipped"]
+    left_out += [*result.uncompared, *(f"{m.name} ({m.reason})" for m in result.missing if m.is_gap)]
     counts = {kind: sum(change.kind == kind for change in result.changes) for kind in ("lost", "new", "moved")}
     versions = {**where.machine.versions, **result.versions}
     yield Facts(
@@ -128,10 +130,7 @@ def _summary(result: CheckResult, where: Surroundings) -> Iterator[Block]:
             ("Model", result.model),
             ("Source", result.source),
             ("Compared", "; ".join(compared) or "nothing"),
-            (
-                "Not compared",
-                "; ".join([*output, *skipped, *result.uncompared, *gaps]) or "nothing of what was asked for",
-            ),
+            ("Not compared", "; ".join(left_out) or "nothing of what was asked for"),
             ("Tolerance", _tolerance(result)),
             ("Photographs", str(len(result.images))),
             ("Runtimes of the model", ", ".join(run.name for run in result.runs) or "none"),
@@ -155,11 +154,9 @@ def _tolerance(result: CheckResult) -> str:
 
 def _largest(result: CheckResult) -> str:
     """Of each runtime from the source's nearest."""
-    unit = "LSB" if result.unit == "LSB" else result.unit
+    near = [(run.name, run.nearest) for run in result.runs if run.nearest is not None]
     found = [
-        f"{run.name} {format_distance(run.nearest.max_steps)} {unit}" if run.nearest.differing else f"{run.name} none"
-        for run in result.runs
-        if run.nearest is not None
+        f"{name} {format_distance(d.max_steps)} {result.unit}" if d.differing else f"{name} none" for name, d in near
     ]
     return ", ".join(found) or "not measured: no runtime of the source ran"
 
@@ -218,22 +215,8 @@ def _changes(result: CheckResult, photographs: Sequence[Photograph]) -> Iterator
     for (image, runtime), changes in worst[:MOST_PICTURES]:
         yield _side_by_side(by_name[image], image, runtime, changes)
     if len(worst) > MOST_PICTURES:
-        more = len(worst) - MOST_PICTURES
-        message = (
-            f"These are the gravest. {more} more pairs of photograph and runtime have changes; the table lists them."
-        )
-        yield Text(message, soft=True)
-    headers = (
-        "photograph",
-        "runtime",
-        "box",
-        "class",
-        "what",
-        "score there",
-        "score of the source",
-        "cause",
-        "numbers",
-    )
+        more = f"{len(worst) - MOST_PICTURES} more pairs of photograph and runtime have changes"
+        yield Text(f"These are the gravest. {more}; the table lists them.", soft=True)
     rows = tuple(
         (
             *(c.image, c.runtime, c.anchor, c.class_id, c.kind, c.runtime_score, c.source_score),
@@ -241,7 +224,7 @@ def _changes(result: CheckResult, photographs: Sequence[Photograph]) -> Iterator
         )
         for c in result.changes
     )
-    yield Folded(f"All {len(rows)} in numbers", (Table(headers, rows, keys=3),))
+    yield Folded(f"All {len(rows)} in numbers", (Table(CHANGE_HEADERS, rows, keys=3),))
 
 
 def _gravity(changes: Sequence[DetectionChange]) -> tuple[int, int, int]:

@@ -104,11 +104,8 @@ def check_to_json(result: CheckResult) -> str:
     if result.layers is not None:
         fault = result.layers.first_fault
         layers = [_layer_entry(layer) for layer in result.layers.layers]
-        document["layers"] = {
-            "first_fault": None if fault is None else fault.tensor,
-            **data["layers"],
-            "layers": layers,
-        }
+        first = {"first_fault": None if fault is None else fault.tensor}
+        document["layers"] = {**first, **data["layers"], "layers": layers}
     document["other_cpus"] = [
         {"cpu": cpu.cpu, "status": cpu.status, **entry, "selftest": _selftest_entry(cpu.selftest)}
         for cpu, entry in zip(result.other_cpus, data["other_cpus"], strict=True)
@@ -175,9 +172,8 @@ def check_report(result: CheckResult, *, repro: bool = False, pictures: tuple[Bl
         Section("Integer coverage", tuple(_coverage_blocks(result))),
         Section("Detections that differ", (*_change_blocks(result), *pictures)),
     )
-    return Report(
-        f"xdet check: {result.model}", sections, tuple(_lead(result)), status_of(result), verdict_text(result)
-    )
+    title = f"xdet check: {result.model}"
+    return Report(title, sections, tuple(_lead(result)), status_of(result), verdict_text(result))
 
 
 def status_of(result: CheckResult) -> Status:
@@ -200,7 +196,7 @@ def verdict_text(result: CheckResult) -> str:
     tolerated = [part.part for part in result.parts if part.status == "tolerated"]
     notes = [f"within the tolerance, not equal: {', '.join(tolerated)}"] if tolerated else []
     notes += [f"not compared: {', '.join(left_out)}"] if left_out else []
-    if any(missing.asked or missing.crashed for missing in result.missing):
+    if any(missing.is_gap for missing in result.missing):
         notes.append("a runtime that was asked for gave no result")
     if result.layers_problem is not None:
         notes.append("layers were not compared")
@@ -219,11 +215,8 @@ def layer_advice(result: CheckResult, *, repro: bool = False) -> str:
 
 
 def _lead(result: CheckResult) -> Iterator[Inline]:
-    yield (
-        f"{result.model} against {result.source}, ",
-        len(result.images),
-        " photograph" if len(result.images) == 1 else " photographs",
-    )
+    count = len(result.images)
+    yield f"{result.model} against {result.source}, ", count, " photograph" if count == 1 else " photographs"
     if result.output_uncompared:
         yield f"NOT COMPARED: the output of the two: {result.output_uncompared}"
     if result.uncompared:
@@ -268,12 +261,8 @@ def runtime_row(run: RuntimeLine, allowed_max: float | None, tolerance: Toleranc
     limits = [0.0 if run.must_be_exact else allowed_max, None if tolerance is None else tolerance.head]
     most = max((limit for limit in limits if limit is not None), default=None)
     must: Inline = "" if most is None else ("<= ", most) if most else "exact"
-    numbers = (
-        (run.name, *distance)
-        if near is None
-        else (run.name, near.second, near.differing, near.max_steps, near.mean_steps)
-    )
-    return (*numbers, must, boxes_text(run))
+    numbers = distance if near is None else (near.second, near.differing, near.max_steps, near.mean_steps)
+    return (run.name, *numbers, must, boxes_text(run))
 
 
 def boxes_text(run: RuntimeLine) -> str:
@@ -316,11 +305,11 @@ def _cpu_verdict(cpu: OtherCpu, result: CheckResult) -> Verdict:
 
 def _other_versions(cpu: OtherCpu, result: CheckResult) -> str:
     """Packages whose version there is not the one of this check."""
-    there = cpu.check.versions if cpu.check is not None else {}
+    there, here = cpu.check.versions if cpu.check is not None else {}, result.versions
     differing = [
-        f"{name} {version} (here {result.versions.get(name, 'not installed')})"
+        f"{name} {version} (here {here.get(name, 'not installed')})"
         for name, version in there.items()
-        if result.versions.get(name) != version
+        if here.get(name) != version
     ]
     return f"; {', '.join(differing)}" if differing else ""
 
@@ -352,7 +341,7 @@ def troubles(cpu: OtherCpu) -> list[str]:
     if cpu.check is None:
         return message
     message += [f"{f.part}: {f.cause}: {f.message}" for part in cpu.check.parts for f in part.findings]
-    return message + [missing_text(missing) for missing in cpu.check.missing if missing.asked or missing.crashed]
+    return message + [missing_text(missing) for missing in cpu.check.missing if missing.is_gap]
 
 
 def _layer_blocks(result: CheckResult) -> Iterator[Block]:
@@ -401,19 +390,16 @@ def _layer_row(number: int, layer: LayerResult) -> tuple[Inline, ...]:
 def _strips(found: LayerComparison) -> Strips:
     """A strip per distance with a cell per layer: the largest difference."""
     wrong = {"local": "is_mistranslated", "kernel": "is_misrun"}
-    rows = []
-    for name in STRIPS:
-        cells = tuple(
-            None
-            if (distance := getattr(layer, name)) is None
-            else Cell(
-                distance.worst,
-                f"{layer.tensor} ({layer.operator}): {format_distance(distance.worst)} {found.unit}",
-                fault=name in wrong and getattr(layer, wrong[name]),
-            )
-            for layer in found.layers
-        )
-        rows += [(name, cells)] if any(cells) else []
+
+    def cell(layer: LayerResult, name: str) -> Cell | None:
+        distance: Distance | None = getattr(layer, name)
+        if distance is None:
+            return None
+        text = f"{layer.tensor} ({layer.operator}): {format_distance(distance.worst)} {found.unit}"
+        return Cell(distance.worst, text, fault=name in wrong and getattr(layer, wrong[name]))
+
+    strips = ((name, tuple(cell(layer, name) for layer in found.layers)) for name in STRIPS)
+    rows = [strip for strip in strips if any(strip[1])]
     message = "in LSB" if found.unit == "LSB" else f"as a share {found.unit}"
     return Strips(f"worst difference of every layer {message}", tuple(rows))
 

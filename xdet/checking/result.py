@@ -178,6 +178,11 @@ class MissingRuntime:
     asked: bool
     crashed: bool = False  # whether it started and ended by itself
 
+    @property
+    def is_gap(self) -> bool:
+        """Whether less ran than was asked for."""
+        return self.asked or self.crashed
+
 
 @dataclass(frozen=True, slots=True)
 class NodePlacement:
@@ -191,66 +196,41 @@ class NodePlacement:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The whole verdict.
+    """The whole verdict."""
 
-    Attributes:
-        model: file name of the finished model.
-        model_sha256: hex digest of its bytes.
-        source: file name of the source.
-        source_sha256: hex digest of its bytes.
-        images: names of the photographs, in order.
-        unit: unit of all distances: ``"LSB"``, or ``"of the largest value"`` for float heads.
-        thresholds: those at which detections are compared between runtimes.
-        parts: the four parts, in order.
-        runs: every runtime of the finished model that ran.
-        source_runs: names of the source's runtimes that ran.
-        source_images: photographs that each of them ran on.
-        yardstick: the two source runtimes furthest from each other, by the mean; None with fewer than two.
-        allowed_max: the most LSB that part spread allows; None where it was skipped.
-        allowed_mean: likewise for the mean.
-        changes: detections that runtimes do not share with the source.
-        proven: deliberate differences.
-        missing: runtimes without a result.
-        versions: package -> version, of what ran.
-        uncompared: what the model says of the detector and nobody states of the source: ``"anchors"``, ``"classes"``,
-            ``"rescaling"``, ``"resize"``.
-        output_uncompared: why the model's output is not compared with the source's, which are not the same numbers;
-            None where it is.
-        layers: every tensor of the source beside its twin, over the first images; None where it was not asked for.
-        layers_problem: why layers were asked for and could not be compared; else None.
-        coverage: what ONNX Runtime runs on integers, per provider that ran; empty where layers were not asked for.
-        placement: which nodes it gives to which provider, likewise.
-        other_cpus: what the self-test and the check found on other processors; empty where none were named.
-        tolerance: what the caller accepts; None: nothing beyond what the parts allow.
-        deviations: where a tolerance was named, per runtime how far its detections are from the source's.
-    """
-
-    model: str
-    model_sha256: str
-    source: str
+    model: str  # file name of the finished model
+    model_sha256: str  # hex digest of its bytes
+    source: str  # likewise
     source_sha256: str
-    images: tuple[str, ...]
-    unit: str
-    thresholds: Thresholds
-    parts: tuple[PartVerdict, ...]
-    runs: tuple[RuntimeLine, ...]
-    source_runs: tuple[str, ...]
+    images: tuple[str, ...]  # names of the photographs, in order
+    unit: str  # of all distances: ``"LSB"``, or ``"of the largest value"`` for float heads
+    thresholds: Thresholds  # at which detections are compared between runtimes
+    parts: tuple[PartVerdict, ...]  # the four, in order
+    runs: tuple[RuntimeLine, ...]  # every runtime of the finished model that ran
+    source_runs: tuple[str, ...]  # names of the source's runtimes that ran
+    # the two source runtimes furthest from each other, by the mean; None with fewer than two
     yardstick: HeadDistance | None
-    allowed_max: float | None
-    allowed_mean: float | None
-    changes: tuple[DetectionChange, ...]
-    proven: tuple[ProvenChange, ...]
-    missing: tuple[MissingRuntime, ...]
-    versions: dict[str, str]
+    allowed_max: float | None  # the most LSB that part spread allows; None where it was skipped
+    allowed_mean: float | None  # likewise for the mean
+    changes: tuple[DetectionChange, ...]  # detections that runtimes do not share with the source
+    proven: tuple[ProvenChange, ...]  # deliberate differences
+    missing: tuple[MissingRuntime, ...]  # runtimes without a result
+    versions: dict[str, str]  # package -> version, of what ran
+    # what the model says of the detector and nobody states of the source: ``"anchors"``, ``"classes"``,
+    # ``"rescaling"``, ``"resize"``
     uncompared: tuple[str, ...] = ()
+    # why the model's output is not compared with the source's, which are not the same numbers; None where it is
     output_uncompared: str | None = None
-    source_images: tuple[int, ...] = ()
+    source_images: tuple[int, ...] = ()  # photographs that each of ``source_runs`` ran on
+    # every tensor of the source beside its twin, over the first images; None where it was not asked for
     layers: LayerComparison | None = None
-    layers_problem: str | None = None
+    layers_problem: str | None = None  # why layers were asked for and could not be compared; else None
+    # what ONNX Runtime runs on integers, per provider that ran; empty where layers were not asked for
     coverage: tuple[Coverage, ...] = ()
-    placement: tuple[NodePlacement, ...] = ()
-    other_cpus: tuple[OtherCpu, ...] = ()
-    tolerance: Tolerance | None = None
+    placement: tuple[NodePlacement, ...] = ()  # which nodes it gives to which provider, likewise
+    other_cpus: tuple[OtherCpu, ...] = ()  # what self-test and check found on other processors; empty without
+    tolerance: Tolerance | None = None  # what the caller accepts; None: nothing beyond what the parts allow
+    # where a tolerance was named, per runtime how far its detections are from the source's
     deviations: tuple[KnownDeviation, ...] = ()
 
     @property
@@ -262,9 +242,8 @@ class CheckResult:
     @property
     def complete(self) -> bool:
         """Whether all that was asked for gave a result: runtimes, layers, and what ran on other processors."""
-        missing = any(missing.asked or missing.crashed for missing in self.missing)
-        gaps = any(cpu.status == "incomplete" for cpu in self.other_cpus)
-        return not (missing or gaps) and self.layers_problem is None
+        gaps = any(m.is_gap for m in self.missing) or any(cpu.status == "incomplete" for cpu in self.other_cpus)
+        return not gaps and self.layers_problem is None
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -309,7 +288,7 @@ class OtherCpu:
         if broken or any(part.status == "failed" for part in parts):
             return "failed"
         missing = self.check.missing if self.check is not None else ()
-        gaps = self.selftest_problem or self.check_problem or any(m.asked or m.crashed for m in missing)
+        gaps = self.selftest_problem or self.check_problem or any(m.is_gap for m in missing)
         return "incomplete" if gaps else "passed"
 
 

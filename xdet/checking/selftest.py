@@ -22,7 +22,6 @@ from xdet.model.file import read_document, read_model_file
 from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.table import open_model, split_runtime
 from xdet.writing.blocks import Items, Report, Section
-from xdet.writing.terminal import report_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,27 +47,19 @@ MOST_IMAGES = 4  # per call of a model with a larger batch
 
 @dataclass(frozen=True, slots=True)
 class SelfTest:
-    """What a self-test found.
+    """What a self-test found."""
 
-    Attributes:
-        model: file name as the caller gave it.
-        sha256: hex digest of the file's bytes.
-        runtime: such as ``"onnxruntime:cpu"``.
-        verdict: ``"exact"``: every head value has the golden bits. ``"bounded"``: none is further away than
-            ``bound_lsb``. ``"broken"``: one is.
-        agreement: the comparison.
-        bound_lsb: what the model's document allows on this kind of runtime, in codes of the head.
-        exact_kernels: session entry that xdet set because the usual kernels are not exact; None where it set none.
-        plain: the comparison for a session without that entry, as other programs open it; None where it is the same.
-    """
-
-    model: str
-    sha256: str
-    runtime: str
+    model: str  # file name as the caller gave it
+    sha256: str  # hex digest of the file's bytes
+    runtime: str  # such as ``"onnxruntime:cpu"``
+    # ``"exact"``: every head value has the golden bits; ``"bounded"``: none is further away than ``bound_lsb``;
+    # ``"broken"``: one is
     verdict: Verdict
-    agreement: Agreement
-    bound_lsb: int
+    agreement: Agreement  # the comparison
+    bound_lsb: int  # what the model's document allows on this kind of runtime, in codes of the head
+    # session entry that xdet set because the usual kernels are not exact; None where it set none
     exact_kernels: str | None = None
+    # the comparison for a session without that entry, as other programs open it; None where it is the same
     plain: Agreement | None = None
 
     @property
@@ -197,11 +188,6 @@ def selftest_to_json(found: SelfTest) -> str:
         if comparison is not None and math.isinf(comparison["worst_lsb"]):
             comparison["worst_lsb"] = None
     return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def selftest_text(found: SelfTest, *, width: int | None = None) -> str:
-    """``selftest_report`` for a terminal."""
-    return report_text(selftest_report(found), width)
 
 
 def selftest_report(found: SelfTest) -> Report:

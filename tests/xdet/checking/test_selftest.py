@@ -34,8 +34,9 @@ from tests.xdet.planted_faults import (
     red_and_blue_swapped,
     stripped_quantisation,
 )
-from xdet.checking.selftest import SelfTest, Verdict, judge, run_selftest, selftest_text, selftest_to_json
+from xdet.checking.selftest import SelfTest, Verdict, judge, run_selftest, selftest_report, selftest_to_json
 from xdet.errors import ModelError, RuntimeUnavailableError
+from xdet.writing.terminal import report_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,7 +100,7 @@ def test_int8_codes_with_several_readers_are_exact_by_the_entry_that_the_report_
     source.write_bytes(ssd_with_postprocess())
     found = outcome(convert_to_bytes(source, ConvertOptions(activations="int8")).model, tmp_path)
     assert (found.verdict, found.exact_kernels) == ("exact", "session.qdqisint8allowed")
-    lines = selftest_text(found).splitlines()
+    lines = report_text(selftest_report(found), None).splitlines()
     assert "because this CPU's usual ones saturate, or compute in float32; without them: " in lines[1]
     assert lines[2] == "  in programs of your own, set the session entry session.qdqisint8allowed = 1"
 
@@ -139,7 +140,7 @@ def test_stripped_quantisation_is_broken_and_named(embedded: Conversion, tmp_pat
     found = outcome(edited(embedded.model, stripped_quantisation), tmp_path)
     assert found.verdict == "broken"
     assert found.agreement.off_lattice > VALUES * 0.9
-    assert "the quantisation was stripped or changed" in selftest_text(found)
+    assert "the quantisation was stripped or changed" in report_text(selftest_report(found), None)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +165,9 @@ def test_a_model_whose_document_allows_a_code_is_bounded(
     found = outcome(with_vector(embedded, vector), tmp_path)
     assert (found.verdict, found.passed, found.bound_lsb) == ("bounded", True, 1)
     assert (found.agreement.differing, found.agreement.worst_lsb) == (30, 1.0)
-    assert "bounded: 30 of 1470 head values differ, by up to 1 LSB (1 allowed)" in selftest_text(found)
+    assert "bounded: 30 of 1470 head values differ, by up to 1 LSB (1 allowed)" in report_text(
+        selftest_report(found), None
+    )
 
 
 def test_a_model_without_a_vector_is_refused(embedded: Conversion, tmp_path: Path) -> None:
