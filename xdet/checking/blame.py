@@ -54,18 +54,14 @@ def diagnose_head(inputs: CheckInputs, run: Run, source: Run, part: PartName) ->
         swapped = runtime.head(np.ascontiguousarray(picture[..., ::-1]))
     nearer = float(np.abs(swapped - source.heads[image : image + 1]).max())
     if nearer * COLOURS_FACTOR < float(off[image]):
-        message = (
-            f"fed with blue and red exchanged, {run.name} comes to {nearer:.4g} from the source's head instead of "
-            f"{off[image]:.4g}: the graph takes BGR where the contract says RGB"
-        )
+        message = f"fed with blue and red exchanged, {run.name} comes to {nearer:.4g} from the source's head instead of"
+        message = f"{message} {off[image]:.4g}: the graph takes BGR where the contract says RGB"
         findings.append(Finding(part, "colour-order", message, runtime=run.name))
     divergence = first_divergence(inputs.pair, picture, inputs.runtimes)
     if divergence is not None:
         tensor, apart = divergence
-        message = (
-            f"the first layer whose codes leave the source's is {tensor!r}: {apart.differing:,} of {apart.values:,} "
-            f"differ, by up to {apart.worst} LSB"
-        )
+        message = f"the first layer whose codes leave the source's is {tensor!r}: {apart.differing:,} of"
+        message = f"{message} {apart.values:,} differ, by up to {apart.worst} LSB"
         findings.append(Finding(part, "layer", message, runtime=run.name, layer=tensor))
     return findings
 
@@ -130,27 +126,19 @@ def fault_text(layer: LayerResult, unit: str) -> str:
     )
 
 
-def judge_unrounded(
-    pair: OpenedPair,
-    pixels: NDArray[np.uint8],
-    runs: Sequence[Run],
-    near: Mapping[str, HeadDistance | None],
-    runtimes: OpenRuntimes,
-) -> PartVerdict:
+def judge_unrounded(inputs: CheckInputs, runs: Sequence[Run], near: Mapping[str, HeadDistance | None]) -> PartVerdict:
     """Judge every layer by its source's codes, and every runtime by ONNX Runtime's float32."""
     try:
-        found = compare_layers(pair, pixels[:IMAGES], runtimes)
+        found = compare_layers(inputs.pair, inputs.pixels[:IMAGES], inputs.runtimes)
     except XdetError as error:
         return PartVerdict("spread", "skipped", f"its layers could not be compared: {error}")
-    findings = list(_apart(runs, half_bound(pair) or FLOAT_BOUND))
+    findings = _apart(runs, half_bound(inputs.pair) or FLOAT_BOUND)
     if found.first_fault is not None:
         message = fault_text(found.first_fault, found.unit)
         findings.append(Finding("spread", "layer", message, layer=found.first_fault.tensor))
     worst = max(float(layer.local.worst) for layer in found.layers)
-    message = (
-        f"given the source's own numbers in front, {len(found.layers)} layers are within {worst:.2f} of a step of the "
-        "source's codes"
-    )
+    within = f"{len(found.layers)} layers are within {worst:.2f} of a step of the source's codes"
+    message = f"given the source's own numbers in front, {within}"
     furthest = max((d for d in near.values() if d is not None), key=lambda d: d.mean_steps, default=None)
     if furthest is not None:
         message += (
@@ -164,13 +152,9 @@ def _apart(runs: Sequence[Run], bound: float) -> list[Finding]:
     """Runtimes whose float32 is not ONNX Runtime's."""
     ours = next((run for run in runs if run.name == ONNX_MODEL), None)
     others = [] if ours is None else [distance(run, ours, None) for run in runs if run is not ours]
-    return [
-        Finding(
-            "spread",
-            "layer",
-            f"{d.first} is up to {d.max_steps:.4g} of the largest value from {d.second}; allowed are {bound:.4g}",
-            runtime=d.first,
-        )
-        for d in others
-        if not d.max_steps <= bound
-    ]
+    findings = []
+    for d in others:
+        if not d.max_steps <= bound:
+            message = f"{d.first} is up to {d.max_steps:.4g} of the largest value from {d.second}"
+            findings.append(Finding("spread", "layer", f"{message}; allowed are {bound:.4g}", runtime=d.first))
+    return findings

@@ -206,7 +206,7 @@ def _judge_spread(
     inputs: CheckInputs, runs: AllRuns, heads: HeadComparison, tolerance: Tolerance | None
 ) -> PartVerdict:
     if inputs.pair.document.dequantize:
-        return judge_unrounded(inputs.pair, inputs.pixels, runs.of_model, heads.near, inputs.runtimes)
+        return judge_unrounded(inputs, runs.of_model, heads.near)
     distances = [d for name, d in heads.near.items() if d is not None and name not in heads.exact]
     if runs.of_model:
         reason = heads.uncompared or inputs.pair.no_yardstick or _no_yardstick(inputs.runtimes, runs.gaps.missing)
@@ -255,7 +255,7 @@ def _line(run: Run, heads: HeadComparison, verdicts: HeadVerdicts, any_size: str
         images=len(run.heads),
         must_be_exact=run.name in heads.exact,
         nearest=near,
-        head_equal=None if verdict is None else verdicts.follows(run.name),
+        head_equal=None if verdict is None else not verdicts.faults(run.name),
         notes=(*verdicts.notes(run.name), *([] if any_size is None else [any_size])),
         histogram=bars,
         probes=None if probes is None else probes.heads,

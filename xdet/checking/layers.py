@@ -50,7 +50,8 @@ from xdet.runtimes.table import RUNTIMES
 from xdet.writing.files import write_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
     from typing import Any
 
     import onnx_ir as ir
@@ -61,13 +62,10 @@ if TYPE_CHECKING:
     from xdet.checking.numbers.comparison import SourceLayer
     from xdet.checking.pair import OpenedPair
     from xdet.model.graph import FinishedGraph
-
-    Values = dict[str, NDArray[Any]]
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from xdet.model.surgery import Codes
     from xdet.pictures.preparation import Photograph
+
+    Values = dict[str, NDArray[Any]]
 
 
 HALF_BOUND = 2.0**-9  # likewise, of float16: weights, bias and result rounded to 11 bits; measured 2^-10

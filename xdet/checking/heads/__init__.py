@@ -65,7 +65,7 @@ def judge_run(run: Run, spec: DetectorSpec) -> HeadVerdict:
     """Compare a run's boxes with the oracle, at every pair of thresholds."""
     faults: list[str] = []
     rules: list[str] = []
-    notes: dict[str, None] = {}
+    notes: dict[str, None] = {}  # a set that keeps its order; likewise
     wrong: dict[str, None] = {}
     documented = suppresses_at_equality(run.name)
     for thresholds, found in run.boxes:
@@ -107,10 +107,6 @@ class HeadVerdicts:
             if fault is not None:
                 found[fault.cause] = f"{found.get(fault.cause, fault.why)}; {fault.detail}"
         return found
-
-    def follows(self, name: str) -> bool:
-        """Whether a runtime's boxes follow from its heads."""
-        return not self.faults(name)
 
     def notes(self, name: str) -> tuple[str, ...]:
         """The documented rules that a runtime showed."""

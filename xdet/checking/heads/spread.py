@@ -122,14 +122,8 @@ def distance(first: Run, second: Run, step: Step | None) -> HeadDistance:
     """
     a, b, unit = _on_common_images(first, second, step)
     steps = steps_between(a, b, unit)
-    return HeadDistance(
-        first.name,
-        second.name,
-        int((a != b).sum()),
-        a.size,
-        float(steps.max(initial=0)),
-        float(steps.mean()) if steps.size else 0.0,
-    )
+    worst, mean = float(steps.max(initial=0)), float(steps.mean()) if steps.size else 0.0
+    return HeadDistance(first.name, second.name, int((a != b).sum()), a.size, worst, mean)
 
 
 def histogram(first: Run, second: Run, step: Step | None) -> tuple[HistogramBar, ...]:
@@ -237,21 +231,13 @@ def judge_exact(distances: Mapping[str, HeadDistance], reason: str | None, unit:
     if reason is not None or not compared:
         why = reason or "no runtime with exact integer kernels and LiteRT XNNPACK ran together"
         return PartVerdict("exact", "skipped", why)
-    findings = tuple(
-        Finding(
-            "exact",
-            "layer",
-            f"{d.first} differs from {d.second} in {d.differing:,} of {d.values:,} head values, by up to "
-            f"{d.max_steps:.4g} {unit} (mean {d.mean_steps:.4g}); expected 0",
-            runtime=d.first,
-        )
-        for d in compared
-        if d.differing
-    )
-    message = "; ".join(
-        f"{d.first} against {d.second}: {d.differing:,} of {d.values:,} values differ" for d in compared
-    )
-    return PartVerdict("exact", "failed" if findings else "passed", message, findings)
+    findings = []
+    for d in (d for d in compared if d.differing):
+        message = f"{d.first} differs from {d.second} in {d.differing:,} of {d.values:,} head values, by up to"
+        message = f"{message} {d.max_steps:.4g} {unit} (mean {d.mean_steps:.4g}); expected 0"
+        findings.append(Finding("exact", "layer", message, runtime=d.first))
+    pairs = (f"{d.first} against {d.second}: {d.differing:,} of {d.values:,} values differ" for d in compared)
+    return PartVerdict("exact", "failed" if findings else "passed", "; ".join(pairs), tuple(findings))
 
 
 def judge_spread(
@@ -262,20 +248,15 @@ def judge_spread(
         return PartVerdict("spread", "skipped", reason)
     if not distances:
         return PartVerdict("spread", "skipped", "no runtime ran besides those of the exact pairs")
-    findings = tuple(
-        Finding(
-            "spread",
-            "layer",
-            f"{d.first} is up to {d.max_steps:.4g} {unit} (mean {d.mean_steps:.4g}) from {d.second}, the nearest; "
-            f"allowed are {limits[0]:.4g} (mean {limits[1]:.4g})",
-            runtime=d.first,
-        )
-        for d in distances
-        if not (d.max_steps <= limits[0] and d.mean_steps <= limits[1])
-    )
+    findings = []
+    for d in distances:
+        if not (d.max_steps <= limits[0] and d.mean_steps <= limits[1]):
+            message = (
+                f"{d.first} is up to {d.max_steps:.4g} {unit} (mean {d.mean_steps:.4g}) from {d.second}, the nearest"
+            )
+            message = f"{message}; allowed are {limits[0]:.4g} (mean {limits[1]:.4g})"
+            findings.append(Finding("spread", "layer", message, runtime=d.first))
     least = max(d.max_steps for d in distances), max(d.mean_steps for d in distances)
-    message = (
-        f"allowed: max {limits[0]:.4g} {unit}, mean {limits[1]:.4g}; "
-        f"the smallest tolerance that passes: max {least[0]:.4g}, mean {least[1]:.4g}"
-    )
-    return PartVerdict("spread", "failed" if findings else "passed", message, findings)
+    message = f"allowed: max {limits[0]:.4g} {unit}, mean {limits[1]:.4g}; the smallest tolerance that passes"
+    message = f"{message}: max {least[0]:.4g}, mean {least[1]:.4g}"
+    return PartVerdict("spread", "failed" if findings else "passed", message, tuple(findings))
