@@ -13,8 +13,7 @@ from converters.options import ConvertOptions
 from tests.converters.sources.tflite.builder import TfliteBuilder
 from tests.xdet.checking import faults
 from tests.xdet.checking.layered import layers_of, opened
-from tests.xdet.checking.numbers import test_full_channels as full_channels
-from tests.xdet.checking.numbers.cpu_conversions import convert_for_cpu
+from tests.xdet.checking.numbers.test_rewrites import POINTWISE, code_at, convert_for_cpu, filled_network
 from tests.xdet.finished_models import finished_model
 from tests.xdet.planted_faults import (
     another_slope,
@@ -192,12 +191,12 @@ def test_equal_values_on_both_sides_are_computed_once(
 
 
 def test_layers_with_channels_of_zeros_beside_the_source_s_are_compared(tmp_path: Path) -> None:
-    sound = convert_for_cpu(full_channels.network(), tmp_path)
+    sound = convert_for_cpu(filled_network(), tmp_path)
     source, images = (sound.with_suffix(".tflite"), np.random.default_rng(3).integers(0, 256, (1, 64, 64, 3), np.uint8))
     found = layers_of(sound.read_bytes(), source, images)
     assert (len(found.layers), found.absent, found.first_fault) == (10, {}, None)
     assert {layer.accumulated.differing for layer in found.layers} == {0}
-    wrong = faults.planted(sound.read_bytes(), full_channels.code_at(full_channels.POINTWISE, 23, 7, 0, 0))
+    wrong = faults.planted(sound.read_bytes(), code_at(POINTWISE, 23, 7, 0, 0))
     found = layers_of(wrong, source, images)
     assert [layer.tensor for layer in found.layers if layer.local.worst > 0] == ["conv_2d_3"]
     pair = opened(wrong, source)
