@@ -40,6 +40,7 @@ def person_onnx(person_model: bytes, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="module")
 def checked(person_onnx: Path, embedded_tflite: Path, sample_pictures: list[Path]) -> CheckResult:
     """The check here, without columns."""
+    pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
     return check(person_onnx, embedded_tflite, sample_pictures[:1], runtimes=RUNTIMES)
 
 
