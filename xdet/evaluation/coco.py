@@ -59,10 +59,8 @@ def evaluate_coco(
 ) -> CocoArrays:
     """Evaluate detections as pycocotools does.
 
-    Args:
-        images: at least one, in order of their COCO id: scores that tie across images are ranked in this order.
-        num_classes: K.
-        limits: detections per image that count, rising; matching uses the last.
+    ``images`` are at least one, in order of their COCO id: scores that tie across images are ranked in this order.
+    ``limits`` are detections per image that count, rising; matching uses the last.
     """
     shape = (len(IOU_THRESHOLDS), num_classes, len(AREAS), len(limits))
     recall, precision = np.full(shape, np.nan), np.full((shape[0], len(RECALLS), *shape[1:]), np.nan)
@@ -112,15 +110,10 @@ def coco_curve(hits: Float64, misses: Float64, positives: float) -> tuple[Float6
 
 
 def overlaps_coco(detected_xywh: Float64, truth_xywh: Float64, crowd: Bool) -> Float64:
-    """IoU of every detection with every ground truth, in float64 and in pycocotools' order of operations.
+    """IoU of every detection with every ground truth, 0..1, in float64 and in pycocotools' order of operations.
 
-    Args:
-        detected_xywh: float64 ``(D, 4)``.
-        truth_xywh: float64 ``(G, 4)``, same unit.
-        crowd: bool ``(G,)``: the denominator is the detection's area alone.
-
-    Returns:
-        float64 ``(D, G)``, 0..1.
+    Boxes are ``(D, 4)`` and ``(G, 4)`` in the same unit; where ``crowd``, ``(G,)``, the denominator is the detection's
+    area alone. The result is ``(D, G)``.
     """
     low = np.maximum(detected_xywh[:, None, :2], truth_xywh[None, :, :2])
     detected_ends, truth_ends = detected_xywh[:, :2] + detected_xywh[:, 2:], truth_xywh[:, :2] + truth_xywh[:, 2:]
@@ -135,15 +128,10 @@ def overlaps_coco(detected_xywh: Float64, truth_xywh: Float64, crowd: Bool) -> F
 
 
 def match_coco(overlaps: Float64, crowd: Bool, ignore: Bool) -> tuple[Bool, Bool]:
-    """Give detections to ground truths, best score first.
+    """Which detections take a ground truth, and which take one that does not count: bool ``(A, T, D)`` twice.
 
-    Args:
-        overlaps: float64 ``(D, G)``, rows in falling order of score.
-        crowd: bool ``(G,)``: may be taken again and again.
-        ignore: bool ``(A, G)``: per area range, ground truths that do not count.
-
-    Returns:
-        bool ``(A, T, D)`` twice: which detections took a ground truth, and which took one that does not count.
+    Rows of ``overlaps``, ``(D, G)``, are in falling order of score. A ``crowd``, ``(G,)``, may be taken again and
+    again; ``ignore``, ``(A, G)``, tells per area range which ground truths do not count.
     """
     limits = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)
     shape = (len(ignore), len(limits), len(overlaps))

@@ -84,11 +84,7 @@ class Dataset:
 
 
 def read_coco(annotations: Path, images: Path) -> Dataset:
-    """Read annotations in COCO format.
-
-    Args:
-        annotations: the json with ``images``, ``annotations`` and ``categories``.
-        images: the folder that each ``file_name`` starts from.
+    """Read annotations in COCO format; ``images`` is the folder that each ``file_name`` starts from.
 
     Raises:
         DataError: the json cannot be read, is none, or is not in this format; the folder is missing; nothing is left to

@@ -175,12 +175,7 @@ def _row(result: BatchDetections, row: int, placement: Placement) -> ImageDetect
 
 
 def _prepare_fitting(image: LabelledImage, network: ImageInput) -> Prepared:
-    """The photograph in the orientation in which it has the size of its annotation.
-
-    Raises:
-        OtherSizeError: it has another size both ways.
-        ImageError: it cannot be read.
-    """
+    """The photograph in the orientation in which it has the size of its annotation."""
     prepared = stored = prepare(image.path, Preparation(network, honour_exif=False))
     if stored.size_wh != image.size_wh:
         prepared = prepare(image.path, Preparation(network, honour_exif=True))

@@ -193,16 +193,10 @@ def draw_weights(num_images: int) -> Float64:
 
 
 def resample_average(rankings: Sequence[Ranking], curve: Curve, thresholds: Sequence[int], weights: Float64) -> Float64:
-    """AP of every resample: the mean over IoU thresholds and over the classes that have ground truth in it.
+    """AP of every resample, float64 ``(B,)``: the mean over IoU thresholds and over classes with ground truth in it.
 
-    Args:
-        rankings: one per class.
-        curve: the protocol's.
-        thresholds: which of the rankings' IoU thresholds are averaged.
-        weights: float64 ``(B, I)``.
-
-    Returns:
-        float64 ``(B,)``; NaN where a resample holds no ground truth at all.
+    ``rankings`` are one per class, ``thresholds`` places of their IoU thresholds, ``weights`` float64 ``(B, I)``. NaN
+    where a resample holds no ground truth at all.
     """
     per_class = np.stack([_class_average(ranking, curve, thresholds, weights) for ranking in rankings])
     present = ~np.isnan(per_class)

@@ -74,15 +74,7 @@ def detected_pixels(image: ScoredImage, network_size_wh: tuple[int, int]) -> Int
 
 
 def overlaps_zoo(detected_xyxy: Int64, truth_xyxy: Int64) -> Float64:
-    """IoU of integer boxes with inclusive corners.
-
-    Args:
-        detected_xyxy: int64 ``(D, 4)``.
-        truth_xyxy: int64 ``(G, 4)``, same unit.
-
-    Returns:
-        float64 ``(D, G)``, 0..1; 0 where no pixel is shared.
-    """
+    """IoU of boxes with inclusive corners, ``(D, 4)`` and ``(G, 4)``: ``(D, G)``, 0 where no pixel is shared."""
     low = np.maximum(detected_xyxy[:, None, :2], truth_xyxy[None, :, :2])
     extent = np.minimum(detected_xyxy[:, None, 2:], truth_xyxy[None, :, 2:]) - low + 1
     intersection = np.where((extent > 0).all(axis=-1), extent[..., 0] * extent[..., 1], 0)

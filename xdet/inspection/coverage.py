@@ -84,13 +84,10 @@ class Coverage:
 def integer_coverage(
     model: bytes, provider: str | None = None, *, file: str = "model", inferred: ir.Model | None = None
 ) -> Coverage:
-    """Find out how much of an ONNX model runs on integers.
+    """Find out how much of an ONNX model, whoever made it, runs on integers.
 
-    Args:
-        model: the file's bytes; any ONNX model, whether xdet made it or not.
-        provider: execution provider, short or full name; None is the CPU. Others compile the graph and do not show it.
-        file: its name, for messages.
-        inferred: the same as ``inferred_model`` reads it, for callers that have done so.
+    ``provider`` is a short or full name; None is the CPU. Others compile the graph and do not show it. ``inferred`` is
+    the model as ``inferred_model`` reads it, for callers that have done so.
 
     Raises:
         ModelError: the file is damaged, has shapes that are not fixed, or ONNX Runtime cannot load it.
@@ -108,13 +105,9 @@ def integer_coverage(
 
 
 def coverage_of(graph: ir.Graph, provider: str, optimized: bytes | None, *, file: str = "model") -> Coverage:
-    """As ``integer_coverage``, of a model that is decoded and open already.
+    """As ``integer_coverage``, of a model that is decoded and open already: its graph as ``inferred_model`` gives it.
 
-    Args:
-        graph: of any ONNX model, with every shape, as ``inferred_model`` gives it.
-        provider: execution provider, short.
-        optimized: the graph that it runs, as an ONNX file; None where it does not show it.
-        file: the model's name, for messages.
+    ``optimized`` is the graph that the provider, a short name, runs, as an ONNX file; None where it does not show it.
     """
     nodes = [node for node in graph if node.op_type in WEIGHT_INPUT]
     macs = [node_macs(node, file) for node in nodes]

@@ -63,9 +63,7 @@ class _Unit:
 def onnx_layers(graph: ir.Graph, file: str) -> tuple[Layer, ...]:
     """One record per layer, in the file's order; a weight that two layers share counts for the first.
 
-    Args:
-        graph: with every shape, as ``inferred_model`` gives it.
-        file: for messages.
+    ``graph`` has every shape, as ``inferred_model`` gives it.
 
     Raises:
         ModelError: a shape is not known.

@@ -129,11 +129,9 @@ def hash_file(path: Path, largest: int = LARGEST_PICTURE) -> str:
 
 
 def read_image(path: Path | Encoded, *, honour_exif: bool) -> NDArray[np.uint8]:
-    """Read one picture as RGB pixels, uint8 ``(height, width, 3)``.
+    """Read one picture, of whatever suffix, as RGB pixels, uint8 ``(height, width, 3)``.
 
-    Args:
-        path: a JPEG, PNG, BMP, GIF, PPM, TIFF or WebP file, whatever its suffix; on disk or in memory.
-        honour_exif: turn the picture as its EXIF orientation says. Pillow always turns TIFF files.
+    ``honour_exif`` turns it as its EXIF orientation says. Pillow always turns TIFF files.
 
     Raises:
         ImageError: the file is missing, a folder, empty, damaged, truncated, of another kind, or too large.
@@ -231,20 +229,13 @@ def network_pixels(picture: NDArray[np.uint8] | Image.Image, target: ImageInput)
 def resize_image(
     image: NDArray[np.uint8] | Image.Image, height: int, width: int, rule: ResizeRule
 ) -> NDArray[np.uint8]:
-    """Bring a picture to ``height`` x ``width``.
+    """Bring a picture, uint8 ``(h, w, 3)``, RGB, or decoded, to ``height`` x ``width``: a new array.
 
-    Args:
-        image: uint8 ``(h, w, 3)``, RGB, or a decoded picture; at least 1 x 1 pixels.
-        height: of the result, at least 1.
-        width: of the result, at least 1.
-        rule: ``"nearest"``: source index ``floor((i + 0.5) * ratio)``, clamped, in float32, ``ratio`` being source size
-            / result size rounded to float32. ``"bilinear"``: half-pixel centres, no antialias, in float32, first along
-            the rows, rounded half to even. ``"bilinear-antialias"``: Pillow 13's BILINEAR, in two passes: first along
-            the columns where the height shrinks, and by more than twice as many pixels as the width, else along the
-            rows. These stretch. ``"letterbox"``: ``"bilinear"`` with bars beside it (``converters.spec.image``).
-
-    Returns:
-        uint8 ``(height, width, 3)``, a new array.
+    The rule ``"nearest"``: source index ``floor((i + 0.5) * ratio)``, clamped, in float32, ``ratio`` being source size
+    / result size rounded to float32. ``"bilinear"``: half-pixel centres, no antialias, in float32, first along the
+    rows, rounded half to even. ``"bilinear-antialias"``: Pillow 13's BILINEAR, in two passes: first along the columns
+    where the height shrinks, and by more than twice as many pixels as the width, else along the rows. These stretch.
+    ``"letterbox"``: ``"bilinear"`` with bars beside it (``ImageInput.placement``).
 
     Raises:
         ImageError: ``image`` is no such array, or has no pixels.

@@ -330,11 +330,7 @@ def require_encoder() -> None:
 
 
 class Recording:
-    """A video that is being written; a context manager that finishes it.
-
-    Args:
-        path: the file; made at the first frame, which decides the size.
-    """
+    """A video that is being written, made at its first frame, which decides the size; finished where the block ends."""
 
     def __init__(self, path: Path) -> None:
         from fractions import Fraction  # with decimal, which photographs do without
