@@ -138,11 +138,7 @@ def detect_to_labels(
 ) -> list[FailedImage]:
     """As ``detect_files``, each image's boxes written to its file of ``labels``, whose folder must exist.
 
-    Returns:
-        The images without a result, and why.
-
-    Raises:
-        OutputError: a file cannot be written.
+    Gives the images without a result, and why.
     """
     paths = {str(image): path for image, path in zip(images, labels, strict=True)}
     stream = detect_stream(detector, images, pictures=pictures, classes=classes)
@@ -167,11 +163,7 @@ def _take_results(
 
 
 def label_paths(images: Sequence[Path], folder: Path, layout: str) -> list[Path]:
-    """One label file per image in ``folder``, named as ``xdet.pictures.render.picture_paths`` names pictures.
-
-    Raises:
-        DataError: two images would share one.
-    """
+    """One label file per image in ``folder``, named as ``picture_paths`` does; a ``DataError`` where two share one."""
     owner: dict[str, Path] = {}
     paths = []
     for image, picture in zip(images, picture_paths(images, folder), strict=True):

@@ -237,11 +237,7 @@ def _choose(spec: DetectorSpec, *, score: float | Mapping[str, float] | None, io
 
 
 def choose_thresholds(own: Thresholds, score: float | None, iou: float | None) -> Thresholds:
-    """A model's own thresholds, but for those that are given.
-
-    Raises:
-        UsageError: one is out of range.
-    """
+    """A model's own thresholds, but for those that are given; a ``UsageError`` where one is out of range."""
     try:
         return replace(own, score=own.score if score is None else score, iou=own.iou if iou is None else iou)
     except ValueError as error:

@@ -244,11 +244,7 @@ def row_to_entry(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def arrow_schema(header: Mapping[str, Any] | None = None) -> Any:
-    """The ``pyarrow.Schema`` of rows; ``header`` (``xdet.detection.results.results_header``) is kept as metadata.
-
-    Raises:
-        MissingExtraError: pyarrow is not installed.
-    """
+    """The ``pyarrow.Schema`` of rows; ``header`` (``results_header``) is kept as metadata."""
     arrow = import_arrow()
 
     def field(name: str, kind: str) -> Any:
@@ -263,9 +259,5 @@ def arrow_schema(header: Mapping[str, Any] | None = None) -> Any:
 
 
 def import_arrow() -> Any:
-    """The package ``pyarrow``.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
+    """The package ``pyarrow``; a ``MissingExtraError`` where it is not installed."""
     return import_extra("pyarrow", "pyarrow, which Parquet needs,", "parquet")

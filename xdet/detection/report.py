@@ -123,8 +123,7 @@ def detections_to_coco_json(images: Sequence[Detections]) -> str:
 def coco_image_ids(images: Sequence[str]) -> list[int | str]:
     """COCO image ids: the file stem as an integer where it is one (``00139.jpg`` is 139), else the name.
 
-    Raises:
-        DataError: two images would share one id, so that their results could not be told apart.
+    A ``DataError`` refuses images that share an id: their results could not be told apart.
     """
     owner: dict[int | str, str] = {}
     ids: list[int | str] = []

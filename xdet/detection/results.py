@@ -263,11 +263,7 @@ class ResultsFile:
         self.add_entry(failure_to_entry(image, error))
 
     def add_entry(self, entry: Mapping[str, Any]) -> None:
-        """As ``add`` or ``add_failure``, from an entry.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
+        """As ``add`` or ``add_failure``, from an entry; an ``OutputError`` where it cannot be written."""
         image, error = NamedImage.of_entry(entry), entry.get("error")
         held = self.done.get(image.name), self.errors.get(image.name)
         if error is not None and held == (image.sha256, one_line(error)):
@@ -302,11 +298,7 @@ class ResultsFile:
 
 
 def require_names(path: Path, names: Sequence[str]) -> None:
-    """Refuse names that the file's layout cannot hold, before any work.
-
-    Raises:
-        DataError: a line break in a name, for CSV.
-    """
+    """Refuse names that the file's layout cannot hold by a ``DataError``, before any work: a line break, for CSV."""
     if LAYOUTS[path.suffix.lower()].many:
         for name in names:
             if len(name.splitlines()) != 1 or encode_text(name).decode("utf-8") != name:
@@ -314,11 +306,7 @@ def require_names(path: Path, names: Sequence[str]) -> None:
 
 
 def require_same(path: Path, there: Mapping[str, Any], header: Mapping[str, Any]) -> None:
-    """Refuse to go on with the results of a run whose header is another.
-
-    Raises:
-        UsageError: the two differ.
-    """
+    """Refuse to go on with the results of a run whose header is another, by a ``UsageError``."""
     other = [key for key in dict.fromkeys((*header, *there)) if there.get(key) != header.get(key)]
     if other:
         raise UsageError(

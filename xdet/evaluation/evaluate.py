@@ -258,11 +258,7 @@ def evaluate(
 
 
 def evaluated_files(models: Iterable[Path], images: Path, annotations: Path) -> Iterator[Path]:
-    """All files that ``evaluate`` reads.
-
-    Raises:
-        DataError: as ``read_coco``.
-    """
+    """All files that ``evaluate`` reads; a ``DataError`` as ``read_coco``."""
     yield from with_sidecars(models)
     yield annotations
     yield from (image.path for image in read_coco(annotations, images).images)

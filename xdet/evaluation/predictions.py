@@ -60,11 +60,7 @@ class ImageDetections:
 
     @classmethod
     def from_lists(cls, boxes_xyxy: object, scores: object, classes: object) -> ImageDetections:
-        """Of numbers that were read from a file.
-
-        Raises:
-            ValueError, TypeError, OverflowError: they are no finite numbers, or of other shapes.
-        """
+        """Of a file's numbers; ValueError, TypeError or OverflowError where they are not finite, or of other shapes."""
         with np.errstate(over="ignore"):  # beyond float32 is infinite
             boxes, score_array = np.array(boxes_xyxy, np.float32), np.array(scores, np.float32)
         detections = cls(boxes.reshape(len(score_array), 4), score_array, np.array(classes, np.int32))
@@ -224,11 +220,7 @@ class KeptPredictions:
         return taken
 
     def add(self, run: str, image: LabelledImage, detections: ImageDetections) -> None:
-        """Append one line.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
+        """Append one line; an ``OutputError`` where it cannot be written."""
         line = {
             "run": run,
             "image": image.id,

@@ -192,11 +192,7 @@ def _percent(value: float | None) -> str:
 
 
 def require_plotting() -> None:
-    """Refuse a plot before the work whose result it shows, not after.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
+    """Refuse a plot before the work whose result it shows by a ``MissingExtraError``, not after."""
     import_extra("matplotlib", "matplotlib, which draws the plot,", "eval")
 
 

@@ -92,11 +92,7 @@ def onnx_layers(graph: ir.Graph, file: str) -> tuple[Layer, ...]:
 
 
 def onnx_network(graph: ir.Graph, file: str) -> Network:
-    """The same layers as memory sees them.
-
-    Raises:
-        ModelError: a shape is not known.
-    """
+    """The same layers as memory sees them."""
     units = _units(graph, constant_values(graph))
     inputs = [value for value in graph.inputs if not value.is_initializer()]
     values = dict.fromkeys([*inputs, *(value for unit in units for value in (*unit.inputs, *unit.outputs))])

@@ -101,11 +101,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 
 
 def walk_images(folder: Path, *, recursive: bool = False, without: Path | None = None) -> Iterator[Path]:
-    """Image files of a folder by suffix, by name, and those of its subfolders, but for ``without``; no hidden ones.
-
-    Raises:
-        DataError: a folder cannot be read.
-    """
+    """Image files of a folder by suffix, by name, and those of its subfolders, but for ``without``; no hidden ones."""
 
     def refuse(error: OSError) -> None:
         raise DataError(f"cannot read the folder '{error.filename}': {error.strerror}") from error

@@ -119,11 +119,7 @@ class Film:
 
 
 def import_av() -> Any:
-    """The package ``av``.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
+    """The package ``av``; a ``MissingExtraError`` where it is not installed."""
     return import_extra("av", "PyAV, which videos, cameras and streams need,", "video")
 
 
@@ -163,8 +159,7 @@ def read_frames(film: Film) -> Generator[Frame]:
 def is_live(film: Film) -> bool:
     """Whether its frames are to be taken as they come: a camera, or an address that does not say how long it is.
 
-    Raises:
-        MissingExtraError, ImageError: as ``read_frames``.
+    Errors are those of ``read_frames``.
     """
     if film.path is not None:
         return False
@@ -177,8 +172,7 @@ def is_live(film: Film) -> bool:
 def frames_expected(film: Film) -> int:
     """How many frames a film says that it has, by its index or its length and rate; 0 where it does not, as live ones.
 
-    Raises:
-        MissingExtraError, ImageError: as ``read_frames``.
+    Errors are those of ``read_frames``.
     """
     with _opened(import_av(), film) as (container, stream):
         if stream.frames:
@@ -190,10 +184,8 @@ def frames_expected(film: Film) -> int:
 def newest_frames(film: Film, note_dropped: Callable[[int], object] = lambda _: None) -> Generator[Frame]:
     """The newest frame of a camera or stream whenever one is asked for, until it ends; the last one is always given.
 
-    At the end ``note_dropped`` gets the number of frames that were read and not given.
-
-    Raises:
-        MissingExtraError, ImageError: as ``read_frames``, after the frames before it.
+    At the end ``note_dropped`` gets the number of frames that were read and not given. Errors are those of
+    ``read_frames``, after the frames before them.
     """
     import_av()
     slot: queue.Queue[Frame | BaseException | None] = queue.Queue(1)  # the newest frame; behind the last how it ended
@@ -330,7 +322,11 @@ def require_encoder() -> None:
 
 
 class Recording:
-    """A video that is being written, made at its first frame, which decides the size; finished where the block ends."""
+    """A video that is being written, made at its first frame, which decides the size; finished where the block ends.
+
+    Raises:
+        OutputError: it cannot be written; from each method.
+    """
 
     def __init__(self, path: Path) -> None:
         from fractions import Fraction  # with decimal, which photographs do without
@@ -347,11 +343,7 @@ class Recording:
         self.close()
 
     def add(self, pixels: NDArray[np.uint8], time_s: float) -> None:
-        """Append a frame, uint8 ``(height, width, 3)``, RGB; one of another size than the first is stretched to that.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
+        """Append a frame, uint8 ``(height, width, 3)``, RGB; one of another size than the first is stretched to it."""
         try:
             if self._container is None:
                 self._open(pixels.shape[1], pixels.shape[0])
@@ -364,11 +356,7 @@ class Recording:
             raise self._problem(error) from error
 
     def close(self) -> None:
-        """Finish the file.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
+        """Finish the file."""
         if self._container is None:
             return
         container, self._container = self._container, None
