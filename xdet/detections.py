@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from xdet.pictures.preparation import Prepared
 
 
-def require_classes(names: Iterable[str], known: Sequence[str], *, what: str) -> None:
+def require_classes(names: Iterable[str], class_names: Sequence[str], *, what: str) -> None:
     """Refuse names of classes that a model does not find, told as those of ``what``.
 
     Raises:
         UsageError: there are some.
     """
-    unknown = [name for name in dict.fromkeys(names) if name not in known]
+    unknown = [name for name in dict.fromkeys(names) if name not in class_names]
     if unknown:
-        raise UsageError(f"{what}: the model finds no {quote_some(unknown)}; it finds {quote_some(known)}")
+        raise UsageError(f"{what}: the model finds no {quote_some(unknown)}; it finds {quote_some(class_names)}")
 
 
 @dataclass(frozen=True, slots=True)

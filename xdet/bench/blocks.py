@@ -176,7 +176,7 @@ def measure_operators(case: BenchCase) -> tuple[Operator, ...]:
             noise = np.random.default_rng(0).integers(0, 256, (runtime.batch or 1, *runtime.spec.image.shape), np.uint8)
             for _ in range(RUNS):
                 runtime.network(noise)
-            events = json.loads(Path(runtime.end_profiling()).read_text(encoding="utf-8"))
+            events = json.loads(Path(runtime.session.end_profiling()).read_text(encoding="utf-8"))
     seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith(SUFFIX):

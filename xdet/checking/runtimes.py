@@ -226,7 +226,7 @@ def open_recorded(model: ModelFile, choices: RuntimeChoices) -> tuple[OnnxRuntim
     with tempfile.TemporaryDirectory(prefix="xdet-") as folder:
         path = Path(folder) / "optimized.onnx"
         runtime = open_onnxruntime(model.data, file=model.file, choices=choices, optimized_path=str(path))
-        return runtime, PlacementRecording(path.read_bytes(), runtime.placement())
+        return runtime, PlacementRecording(path.read_bytes(), runtime.session.placement())
 
 
 def find_placement(model: bytes, provider: str) -> NodePlacement:

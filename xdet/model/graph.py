@@ -193,13 +193,12 @@ class FinishedGraph:
         return {output: node for node in self.nodes for output in node.outputs}
 
     @cached_property
-    def consumers(self) -> Mapping[str, tuple[Node, ...]]:
-        """Value name -> the nodes that read it."""
+    def _readers(self) -> Mapping[str, list[Node]]:
         readers: dict[str, list[Node]] = defaultdict(list)
         for node in self.nodes:
             for name in dict.fromkeys(node.inputs):
                 readers[name].append(node)
-        return {name: tuple(nodes) for name, nodes in readers.items()}
+        return readers
 
     def constant(self, name: str) -> NDArray[Any] | None:
         """The array of an initialiser, None where ``name`` is none."""
@@ -225,7 +224,7 @@ class FinishedGraph:
 
     def readers(self, name: str) -> tuple[Node, ...]:
         """The nodes that read a value."""
-        return self.consumers.get(name, ())
+        return tuple(self._readers.get(name, ()))
 
     def only_reader(self, name: str) -> Node | None:
         """The one node that reads a value; None where none or several do."""

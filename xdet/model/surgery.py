@@ -250,10 +250,10 @@ def _serialised(model: ir.Model, graph: ir.Graph, document: ModelDocument) -> by
 Codes = dict[str, "NDArray[Any]"]
 
 
-def exact_codes(graph: ir.Graph, twin: str, known: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], bool]:
+def exact_codes(graph: ir.Graph, twin: str, codes: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], bool]:
     """The exact arithmetic's codes of one value, and whether float32, which each runtime rounds its way, is among it.
 
-    ``known`` are the picture and codes by name, as the graph stores them; that of ``twin`` itself is not used.
+    ``codes`` are the picture and codes by name, as the graph stores them; that of ``twin`` itself is not used.
 
     Raises:
         ModelError: an operator on the way is not known in integers.
@@ -261,7 +261,7 @@ def exact_codes(graph: ir.Graph, twin: str, known: Mapping[str, NDArray[Any]]) -
     from converters.integer.evaluate import NotEvaluatedError, evaluate
     from converters.integer.values import to_reals
 
-    others = {name: codes for name, codes in known.items() if name != twin or name == IMAGE}
+    others = {name: array for name, array in codes.items() if name != twin or name == IMAGE}
     try:
         evaluation = evaluate(graph, others, [twin])
     except NotEvaluatedError as error:

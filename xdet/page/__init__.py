@@ -21,7 +21,7 @@ from xdet.errors import DataError, ModelError, RuntimeUnavailableError, UsageErr
 from xdet.model.file import ModelFile, read_document, read_model_file
 from xdet.model.wire import fixed_batch, freeze_thresholds
 from xdet.pictures.images import LARGEST_PICTURE
-from xdet.runtimes.javascript import session_extra
+from xdet.runtimes.javascript import FOLDER, session_extra
 from xdet.writing.files import MODEL_MARK, PAGE_MARK, encode_text, json_mark, with_sidecars, write_changed
 from xdet.writing.text import reason
 
@@ -35,7 +35,6 @@ ONNXRUNTIME_WEB = "1.30.0"  # the release that the page's tests run on
 RUNTIME_FOLDER = f"{PACKAGE}-{ONNXRUNTIME_WEB}"
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 LARGEST_RUNTIME_FILE = 1 << 28
-FOLDER = "XDET_NODE_MODULES"  # names the node_modules folder where --onnxruntime-web does not
 STATIC = Path(__file__).with_name("static")
 STATIC_FILES = ("index.html", "page.css", "page.js", "worker.js", "pixels.mjs", "icon.svg")
 WORKER = "offline.js"

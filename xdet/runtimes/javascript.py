@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from xdet.model.file import ModelFile
     from xdet.runtimes.base import RuntimeChoices
 
-FOLDER = "XDET_NODE_MODULES"
+FOLDER = "XDET_NODE_MODULES"  # names the node_modules folder
 DATA = Path(__file__).parent.parent / "data"
 SCRIPT = DATA / "ort_node.mjs"
 LENGTHS = struct.Struct("<II")

@@ -54,7 +54,7 @@ class OnnxRuntime(FinishedModelRuntime):
     """A finished model, open on one execution provider; may be used from several threads.
 
     Thresholds are fed. A provider that ignores fed ones, which ``obeys_fed_thresholds`` finds out when they are first
-    needed, runs copies of the model in which they are constants.
+    needed, runs copies of the model in which they are constants. ``session`` has the model itself.
     """
 
     def __init__(self, session: OrtSession, document: ModelDocument) -> None:
@@ -69,7 +69,7 @@ class OnnxRuntime(FinishedModelRuntime):
         self.capabilities = replace(self.capabilities, exact=exact)
         if choices.provider == CPU:  # other providers are not all made for several threads
             self.turns = nullcontext()
-        self._session = session
+        self.session = session
         self._outputs = frozenset(output.name for output in session.outputs)
         self._others: dict[tuple[str, ...] | tuple[float, float], OrtSession] = {}
         self._opening = Lock()
@@ -84,46 +84,38 @@ class OnnxRuntime(FinishedModelRuntime):
         """Values that the model does not show by itself open a second session, which does."""
         return self._showing(tuple(names)).run(names, feeds)
 
-    def placement(self) -> dict[str, dict[str, int]] | None:
-        """Where the file's own nodes run; see ``OrtSession.placement``."""
-        return self._session.placement()
-
-    def end_profiling(self) -> str:
-        """End the profile that was asked for at opening; the path of its JSON file."""
-        return self._session.end_profiling()
-
     def _free(self) -> None:
-        for session in (self._session, *self._others.values()):
+        for session in (self.session, *self._others.values()):
             session.close()
 
     @cached_property
     def _obeys(self) -> bool:
         """Whether fed thresholds are obeyed: by the CPU provider in every release that is tested; others are asked."""
-        if self._session.choices.provider == CPU:
+        if self.session.choices.provider == CPU:
             return True
         image = self.spec.image
         noise = np.random.default_rng(0).integers(0, 256, (self.batch or 1, *image.shape), np.uint8)
-        return obeys_fed_thresholds(self._session, image.as_fed(noise))
+        return obeys_fed_thresholds(self.session, image.as_fed(noise))
 
     def _frozen_at(self, thresholds: Thresholds) -> OrtSession:
         """A session whose thresholds are constants."""
         own, pair = self.spec.thresholds, (thresholds.score, thresholds.iou)
         if pair == (own.score, own.iou):
-            return self._session
+            return self.session
         constants = replace(own, score=thresholds.score, iou=thresholds.iou)
-        return self._other(pair, lambda: freeze_thresholds(self._session.model, self.document, constants))
+        return self._other(pair, lambda: freeze_thresholds(self.session.model, self.document, constants))
 
     def _showing(self, names: tuple[str, ...]) -> OrtSession:
         """A session whose outputs include ``names``."""
         if self._outputs.issuperset(names):
-            return self._session
+            return self.session
         hidden = tuple(sorted(set(names) - self._outputs))
-        return self._other(hidden, lambda: showing(self._session.model, hidden))
+        return self._other(hidden, lambda: showing(self.session.model, hidden))
 
     def _other(self, key: tuple[str, ...] | tuple[float, float], copy: Callable[[], bytes]) -> OrtSession:
         """A session of a copy of the model, opened unless it is among the last ones used."""
         with self._opening:
-            session = self._others.pop(key, None) or self._session.reopen(copy())
+            session = self._others.pop(key, None) or self.session.reopen(copy())
             kept = list(self._others.items())[1 - OTHER_SESSIONS :]
             self._others = {**dict(kept), key: session}
             return session
@@ -177,7 +169,7 @@ def open_onnxruntime(
         file: its name, for messages.
         choices: the runtime ``onnxruntime-unfused`` leaves integer kernels out; ``provider`` is a short or full name,
             None the CPU; ``threads`` None is one per physical core, or the processors shared among several ``workers``.
-        optimized_path: where to save the graph that it runs; ``OnnxRuntime.placement`` tells where, then.
+        optimized_path: where to save the graph that it runs; ``session.placement`` tells where, then.
         profile_prefix: see ``SessionChoices``.
 
     Raises:

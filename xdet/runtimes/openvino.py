@@ -34,8 +34,9 @@ class OpenVinoRuntime(FinishedModelRuntime):
         super().__init__(model, choices.name)
         oldest = self.document.oldest_runtimes.get("openvino", "0")
         why = f"'{model.file}' does not load in older ones"
-        require_release("OpenVINO", _release(), oldest, extra="openvino", why=why)
-        self._core, self._device, self._threads = _core(), _device(choices.provider), choices.threads
+        release = str(_openvino().__version__).partition("-")[0]  # several distributions bring the package
+        require_release("OpenVINO", release, oldest, extra="openvino", why=why)
+        self._core, self._device, self._threads = _openvino().Core(), _device(choices.provider), choices.threads
         self.name = f"openvino:{self._device.lower()}"
         compiled = self._compile(model.data)
         self._require_outputs([name for output in compiled.outputs for name in output.get_names()])
@@ -81,12 +82,12 @@ def open_model(model: ModelFile, choices: RuntimeChoices) -> OpenVinoRuntime:
 
 def providers(_: str) -> tuple[str, ...]:
     """OpenVINO's devices here, in lower case; raises ``MissingExtraError``."""
-    return tuple(device.lower() for device in _core().available_devices)
+    return tuple(device.lower() for device in _openvino().Core().available_devices)
 
 
 def _device(name: str | None) -> str:
     """A device by name in any case; None is the CPU."""
-    devices = [str(device) for device in _core().available_devices]
+    devices = [str(device) for device in _openvino().Core().available_devices]
     for device in devices:
         if (name or "cpu").lower() == device.lower():
             return device
@@ -96,10 +97,5 @@ def _device(name: str | None) -> str:
     )
 
 
-def _release() -> str:
-    """``2026.4.1``; several distributions bring the package."""
-    return str(import_extra("openvino", "OpenVINO", "openvino").__version__).partition("-")[0]
-
-
-def _core() -> Any:
-    return import_extra("openvino", "OpenVINO", "openvino").Core()
+def _openvino() -> Any:
+    return import_extra("openvino", "OpenVINO", "openvino")

@@ -189,7 +189,7 @@ def test_a_runtime_that_suppresses_at_equality_is_named(
     model = tmp_path / "model.onnx"
     model.write_bytes(person_model)
     sound = open_onnxruntime(person_model, file="m.onnx", choices=RuntimeChoices(threads=1))
-    stand_in = SuppressesAtEquality(sound._session, sound.document)
+    stand_in = SuppressesAtEquality(sound.session, sound.document)
     stand_in.name = "stand-in:cpu"
     exact = an_overlap_of(stand_in, sample_pictures[0])
     result = check(

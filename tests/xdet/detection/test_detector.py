@@ -181,7 +181,7 @@ def test_workers_share_the_processors_unless_threads_are_asked_for(
     monkeypatch.setattr("xdet.runtimes.base.usable_processors", lambda: 4)
     detector = Detector(model, threads=threads, workers=workers)
     assert isinstance(detector.runtime, OnnxRuntime)
-    assert detector.runtime._session.choices.threads == expected
+    assert detector.runtime.session.choices.threads == expected
 
 
 def test_no_worker_is_too_few(model: Path) -> None:

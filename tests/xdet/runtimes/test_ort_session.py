@@ -86,7 +86,7 @@ def test_saturating_kernels_lead_to_the_exact_ones_of_the_models_dialect(
 def test_exact_kernels_are_not_asked_for_where_nothing_saturates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort_session, "kernels_saturate", lambda: False)
     runtime = opened(finished_model())
-    options = runtime._session._session.get_session_options()
+    options = runtime.session._session.get_session_options()
     with pytest.raises(RuntimeError, match="x64quantprecision"):
         options.get_session_config_entry("session.x64quantprecision")
     assert saturation.PROBE.is_file()
@@ -95,7 +95,7 @@ def test_exact_kernels_are_not_asked_for_where_nothing_saturates(monkeypatch: py
 def test_threads_are_passed_on_and_left_to_onnxruntime_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort_session, "default_threads", lambda: 3)
     for threads, expected in ((None, 3), (2, 2)):
-        options = opened(finished_model(), threads=threads)._session._session.get_session_options()
+        options = opened(finished_model(), threads=threads).session._session.get_session_options()
         assert (options.intra_op_num_threads, options.inter_op_num_threads) == (expected, 1)
 
 
