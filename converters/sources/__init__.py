@@ -100,7 +100,7 @@ _TFLITE = Importer(
 )
 _TF2ONNX = Importer(_TFLITE.read, _TFLITE.facts, build=Later("converters.sources.tf2onnx", "import_by_tf2onnx"))
 _KERAS = Importer(
-    read=Later("converters.sources.keras.loading", "open_keras"),
+    read=Later("converters.sources.keras.importer", "open_keras"),
     facts=Later("converters.sources.keras.importer", "facts_from_keras"),
     build=Later("converters.sources.keras.importer", "import_keras"),
 )

@@ -4,34 +4,42 @@ tf2onnx numbers its tensors with a counter that belongs to the process, and name
 value is called after the source's tensor and a constant after the node that reads it. Every reader of a scale or
 zero-point gets one of its own (shared ones make ONNX Runtime refuse exact kernels on x86). Numeric effect: none.
 
-TFLite by way of tf2onnx: the general fallback, for operators that the native importer does not know.
+TFLite by way of tf2onnx: the general fallback, for operators that the native importer does not know. tf2onnx keeps the
+source's integers in its own form: int8 activations, a QuantizeLinear behind the pixels, and what it makes of operators
+that have no QDQ form in float32. It is taken over as it is; head and rewrites follow as for every source. Which
+convolutions a runtime then computes in integers is the runtime's business: the native importer is the one that promises
+it.
 
-tf2onnx keeps the source's integers in its own form: int8 activations, a QuantizeLinear behind the pixels, and what it
-makes of operators that have no QDQ form in float32. It is taken over as it is; head and rewrites follow as for every
-source. Which convolutions a runtime then computes in integers is the runtime's business: the native importer is the one
-that promises it.
+TensorFlow and tf2onnx are imported where they are used, without start-up messages, on the CPU, apart from the user's
+Keras settings, and their exceptions told as ours. The messages come from C++ before any log level is read, so the
+process's stderr points nowhere while the import lasts.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import re
+import sys
 import tempfile
+import warnings
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from converters._ir import ir
-from converters.errors import OptionError, UnsupportedModelError
+from converters.errors import MissingExtraError, OptionError, SourceFileError, UnsupportedModelError
 from converters.graph import NHWC_TO_NCHW, OPSET, constant_of, infer_shapes
 from converters.heads.base import match_outputs
 from converters.integer.convolution import same_padding
 from converters.opset import upgraded
 from converters.sources import ImportedNetwork, as_raw_output
-from converters.sources.tensorflow import TF2ONNX_OPSET, exporting
 from converters.sources.tflite.facts import facts_from_tflite, summarise_quantization
 from converters.spec import BY_TF2ONNX, CONTRACT_NAMES, IMAGE, TensorTwin
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import onnx
 
@@ -225,3 +233,104 @@ def _twins(model: TfliteModel, values: dict[str, ir.Value]) -> dict[str, TensorT
         elif len(tensor.shape) == 4 and sizes == [tensor.shape[i] for i in NHWC_TO_NCHW[1:]]:
             twins[tensor.name] = TensorTwin(str(value.name), "NHWC->NCHW", 0)
     return twins
+
+
+SETTINGS = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
+
+
+def import_quietly(*names: str) -> list[Any]:
+    """Import modules that need TensorFlow, TensorFlow first.
+
+    Raises:
+        MissingExtraError: one of them is not installed.
+        SourceFileError: Keras is already loaded here with another backend.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="xdet-keras-") as home, _quiet({**SETTINGS, "KERAS_HOME": home}):
+            tensorflow = import_module("tensorflow")
+            modules = [import_module(name) for name in names]
+    except ImportError as error:
+        raise MissingExtraError(f"{error.name or 'TensorFlow'}, which loads Keras files,", "keras") from error
+    with suppress(RuntimeError):  # it runs already: where, is settled
+        tensorflow.config.set_visible_devices([], "GPU")
+    keras = sys.modules.get("keras")
+    if "keras" in names and keras is not None and keras.backend.backend() != "tensorflow":
+        raise SourceFileError(
+            f"Keras is loaded in this process with the {keras.backend.backend()} backend, which cannot be exported; "
+            "start a new process with KERAS_BACKEND=tensorflow"
+        )
+    return modules
+
+
+def set_threads(threads: int) -> None:
+    """Have TensorFlow use so many threads inside an operator.
+
+    Raises:
+        OptionError: it runs already, with another number.
+    """
+    import tensorflow as tf
+
+    threading = tf.config.threading
+    if threading.get_intra_op_parallelism_threads() == threads:
+        return
+    try:
+        threading.set_intra_op_parallelism_threads(threads)
+    except RuntimeError as error:
+        raise OptionError(
+            f"TensorFlow runs in this process already, not with {threads} threads; choose them before the first Keras "
+            "file is opened"
+        ) from error
+
+
+@contextmanager
+def silenced_warnings() -> Iterator[None]:
+    """Keep Python warnings of TensorFlow, Keras and tf2onnx to themselves: they speak to those who write models."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _quiet(settings: dict[str, str]) -> Iterator[None]:
+    """Environment variables set and stderr's file descriptor pointing nowhere, both only for a while."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    saved = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        with silenced_warnings():
+            yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+TF2ONNX_OPSET = 18  # the newest it writes; ``converters.sources.tf2onnx`` brings it to the contract's
+ERRORS = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, AssertionError)
+
+
+@contextmanager
+def exporting(file: str) -> Iterator[Any]:
+    """Yield the module ``tf2onnx`` for one export of ``file``.
+
+    Raises:
+        MissingExtraError: TensorFlow, without which tf2onnx cannot be imported, is not installed.
+        UnsupportedModelError: tf2onnx cannot translate the network.
+    """
+    (tf2onnx,) = import_quietly("tf2onnx")
+    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
+    try:
+        with silenced_warnings():
+            yield tf2onnx
+    except ERRORS as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UnsupportedModelError(
+            f"{file}: tf2onnx cannot translate it: {reason}; if there is another form of the model, convert that"
+        ) from error

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from converters.sources.keras.loading import LoadedKeras
+    from converters.sources.keras.importer import LoadedKeras
     from converters.spec import DetectorSpec
     from xdet.model.file import ModelFile
     from xdet.runtimes.base import RuntimeChoices
@@ -63,8 +63,7 @@ def open_model(model: ModelFile, choices: RuntimeChoices) -> KerasRuntime:
         ModelError: damaged, refused by the scan, or not a detector of this family.
         UsageError: its anchors or classes are stated nowhere, or threads were asked of a TensorFlow that runs already.
     """
-    from converters.sources.keras.importer import facts_from_keras
-    from converters.sources.keras.loading import load_keras
+    from converters.sources.keras.importer import facts_from_keras, load_keras
     from converters.sources.keras.stored import read_keras
 
     with converter_errors():

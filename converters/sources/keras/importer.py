@@ -1,34 +1,189 @@
 """Keras -> a float network in our graph: pixels rescaled inside, batch normalisation folded, NCHW, NHWC head.
 
+A checked file is loaded: files of Keras 2 (H5, and ``.keras`` by tf_keras) with tf_keras, files of Keras 3 with
+Keras 3: neither reads all of the other's. What is loaded are the very bytes that were checked, from a private folder.
+Nothing is compiled, no custom object is known. The loaded network can be asked for its shapes, run on pixels, and
+exported to ONNX.
+
 tf2onnx folds batch normalisations into the convolutions in front of them (what it leaves, the pass ``fold affine``
 folds) and hangs one Transpose behind the input and one in front of the output; the one behind the input meets its
-inverse here, and the pass ``cancel transposes`` removes both.
-Numeric effect: float32 rounding of folded weights and of another order of sums, about 1e-5.
+inverse here, and the pass ``cancel transposes`` removes both. Numeric effect: float32 rounding of folded weights and of
+another order of sums, about 1e-5.
 
 What a Keras file itself tells about its detector: picture size and outputs. It never says how pixels are scaled.
 """
 
 from __future__ import annotations
 
+import logging
 import re
-from typing import TYPE_CHECKING
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from converters.errors import OptionError, SourceFileError
 from converters.facts import CHANNELS, IMAGE_SHAPE, SourceFacts, SourceOutput
 from converters.graph import NCHW_TO_NHWC, image_pixels, rescaled_pixels
 from converters.sources import ImportedNetwork
-from converters.sources.tf2onnx import name_outputs, take_over
+from converters.sources.keras.stored import read_keras
+from converters.sources.tf2onnx import (
+    TF2ONNX_OPSET,
+    exporting,
+    import_quietly,
+    name_outputs,
+    set_threads,
+    silenced_warnings,
+    take_over,
+)
 from converters.spec import HEAD, TensorTwin
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator, Sequence
 
+    import onnx
     import onnx_ir as ir
+    from numpy.typing import NDArray
 
     from converters.graph import GraphWriter
     from converters.options import ConvertOptions
-    from converters.sources.keras.loading import LoadedKeras
+    from converters.sources.keras.stored import KerasFile
     from converters.spec import DetectorSpec
+
+logger = logging.getLogger(__name__)
+Shapes = tuple[tuple[int | None, ...], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedKeras:
+    """A network in memory: the file it came from, the library that loaded it (``tf_keras`` or ``keras``), its model.
+
+    Sizes are None where free; activations are those through which each output's numbers went last.
+    """
+
+    source: KerasFile
+    keras: Any
+    model: Any
+    input_shapes: Shapes
+    output_shapes: Shapes
+    output_names: tuple[str, ...]
+    output_activations: tuple[tuple[str, ...], ...]
+
+    def outputs(self, rescaled_nhwc: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """The outputs for rescaled pixels, float32 ``(N, height, width, 3)``, as Keras itself computes them."""
+        with silenced_warnings():
+            results = self.model(rescaled_nhwc, training=False)
+        if isinstance(results, dict):
+            results = results.values()
+        elif not isinstance(results, list | tuple):
+            results = [results]
+        return [np.asarray(array, np.float32) for array in results]
+
+    def layer_names(self) -> tuple[str, ...]:
+        """The layers whose outputs ``layer_outputs`` gives."""
+        return tuple(str(layer.name) for layer in self.model.layers)
+
+    def layer_outputs(self, rescaled_nhwc: NDArray[np.float32], names: Sequence[str]) -> list[NDArray[np.float32]]:
+        """What the named layers give for rescaled pixels, float32, NHWC."""
+        with silenced_warnings():
+            outputs = [self.model.get_layer(name).output for name in names]
+            results = self.keras.Model(self.model.inputs, outputs)(rescaled_nhwc, training=False)
+        return [np.asarray(array, np.float32) for array in (results if len(names) > 1 else [results])]
+
+    def to_onnx(self, batch: int | None) -> onnx.ModelProto:
+        """The network as tf2onnx writes it: float32 NHWC in and out, batch free where ``batch`` is None.
+
+        Raises:
+            UnsupportedModelError: tf2onnx cannot translate it.
+        """
+        with exporting(self.source.file) as tf2onnx:
+            import tensorflow as tf
+
+            shape = (batch, *self.input_shapes[0][1:])
+            signature = [tf.TensorSpec(shape, tf.float32, name="image")]
+            function = tf.function(lambda image: self.model(image, training=False), input_signature=signature)
+            proto: onnx.ModelProto
+            with _traced_in_place(tf):
+                proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=TF2ONNX_OPSET)
+        return proto
+
+
+@contextmanager
+def _traced_in_place(tensorflow: Any) -> Iterator[None]:
+    """Trace functions into those that call them: Keras calls a compiled one for convolutions in groups."""
+    before = tensorflow.config.functions_run_eagerly()
+    tensorflow.config.run_functions_eagerly(run_eagerly=True)
+    try:
+        yield
+    finally:
+        tensorflow.config.run_functions_eagerly(before)
+
+
+def open_keras(data: bytes, file: str) -> LoadedKeras:
+    """Read a Keras file of either format and load it.
+
+    Raises:
+        ConversionError: as ``read_keras`` and ``load_keras``.
+    """
+    return load_keras(read_keras(data, file))
+
+
+def load_keras(source: KerasFile, *, threads: int | None = None) -> LoadedKeras:
+    """Load a file that ``read_keras`` checked.
+
+    ``threads`` is how many work inside an operator; None leaves it to TensorFlow, which settles it once per process.
+
+    Raises:
+        MissingExtraError: TensorFlow or the Keras of that file's version is not installed.
+        OptionError: TensorFlow runs already with another number of threads.
+        SourceFileError: Keras cannot build the network, or weights do not fit it.
+    """
+    library = "tf_keras" if source.is_legacy else "keras"
+    logger.info("loading %s with %s (written by Keras %s)", source.file, library, source.version)
+    (keras,) = import_quietly(library)
+    if threads is not None:
+        set_threads(threads)
+    with tempfile.TemporaryDirectory(prefix="xdet-keras-") as folder:
+        copy = Path(folder) / f"model.{source.container}"
+        copy.write_bytes(source.data)
+        try:
+            with silenced_warnings():
+                model = keras.models.load_model(copy, compile=False)
+        except (ValueError, TypeError, KeyError, OSError, IndexError, AttributeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise SourceFileError(
+                f"{source.file}: {library} cannot load it: {reason}; save it again with the Keras that made it"
+            ) from error
+    names, activations = tuple(map(str, model.output_names)), tuple(map(_activations, model.outputs))
+    return LoadedKeras(source, keras, model, _shapes(model.inputs), _shapes(model.outputs), names, activations)
+
+
+ACTIVATIONS = frozenset({"sigmoid", "softmax"})
+KEEPS_NUMBERS = frozenset({"Reshape", "Permute", "Flatten", "Concatenate"})
+
+
+def _activations(output: Any) -> tuple[str, ...]:
+    """The activations through which the numbers of a symbolic output went last."""
+    activations: dict[str, None] = {}
+    waiting = [output]
+    while waiting:
+        layer = waiting.pop()._keras_history[0]  # noqa: SLF001 - the only way from a tensor to its layer
+        kind = type(layer).__name__
+        name = "softmax" if kind == "Softmax" else getattr(getattr(layer, "activation", None), "__name__", "")
+        if name in ACTIVATIONS:
+            activations[name] = None
+        elif kind in KEEPS_NUMBERS:
+            inputs = layer.input
+            waiting += inputs if isinstance(inputs, list | tuple) else [inputs]
+    return tuple(activations)
+
+
+def _shapes(tensors: Any) -> Shapes:
+    return tuple(tuple(None if n is None else int(n) for n in tensor.shape) for tensor in tensors)
+
 
 _SUFFIX = re.compile(r"_\d+")
 
@@ -82,9 +237,6 @@ def layer_twins(
                 layout = "NHWC->NCHW" if rank == 4 and value.name not in raw else "same"
                 twins[layer] = TensorTwin(value.name, layout, 0)
     return twins
-
-
-Shapes = tuple[tuple[int | None, ...], ...]
 
 
 def facts_from_keras(model: LoadedKeras) -> SourceFacts:

@@ -311,7 +311,7 @@ import functools, json, sys
 from pathlib import Path
 import xdet
 from converters import convert as pipeline
-from converters.sources.keras.loading import LoadedKeras
+from converters.sources.keras.importer import LoadedKeras
 from xdet.checking.pair import open_pair
 from xdet.checking.numbers import check_static
 source, folder, *photographs = map(Path, sys.argv[1:])

@@ -20,7 +20,7 @@ from converters.spec import DetectorSpec, ImageInput, RawOutput, Rescaling
 from tests.converters.quantize.float_networks import calibration
 
 if TYPE_CHECKING:
-    from converters.sources.keras.loading import LoadedKeras
+    from converters.sources.keras.importer import LoadedKeras
 
 Shapes = tuple[tuple[int | None, ...], ...]
 IMAGE, GRID = (None, 8, 8, 3), (None, 4, 4, 6)
