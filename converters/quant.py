@@ -50,6 +50,11 @@ class QuantParams:
             raise ValueError(f"per-channel quantisation with {self.zero_point.size} zero-points has no single one")
         return int(self.zero_point[0])
 
+    def extremes(self, dtype: str) -> tuple[float, float]:
+        """The largest and the smallest real number that codes of a dtype with one scale stand for."""
+        limits, scale = np.iinfo(dtype), float(self.scalar_scale)
+        return scale * (limits.max - self.scalar_zero_point), scale * (limits.min - self.scalar_zero_point)
+
     def shifted(self, by: int) -> QuantParams:
         """The same scale with the zero-point moved: 128 turns int8 codes into uint8 codes."""
         return QuantParams(self.scale, self.zero_point + by, self.axis)

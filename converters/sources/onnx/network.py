@@ -314,5 +314,4 @@ def _extremes(value: ir.Value) -> tuple[float, float] | tuple[None, None]:
     params, codes = quant_params(node), constant_at(node, 2)
     if params is None or codes is None or codes.dtype not in (np.int8, np.uint8):
         return None, None
-    scale, zero_point, limits = float(params.scalar_scale), params.scalar_zero_point, np.iinfo(codes.dtype)
-    return scale * (limits.max - zero_point), scale * (limits.min - zero_point)
+    return params.extremes(codes.dtype.name)

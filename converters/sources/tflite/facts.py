@@ -37,17 +37,16 @@ def facts_from_tflite(model: TfliteModel) -> SourceFacts:
             options that are missing or out of range, or operands that do not fit.
     """
     inputs, outputs = ([model.tensors[index] for index in indices] for indices in (model.inputs, model.outputs))
-    if len(inputs) != 1 or not _is_image(inputs[0].shape):
+    picture = inputs[0].shape if len(inputs) == 1 else ()
+    if len(picture) != 4 or picture[0] != 1 or picture[3] not in CHANNELS or min(picture) < 1:
         raise _not_a_detector(model, "input", inputs, IMAGE_SHAPE)
     if not outputs or any(not t.shape or t.shape[0] != 1 or min(t.shape) < 1 for t in outputs):
         raise _not_a_detector(model, "output", outputs, "numbers of one image, [1, ...]")
-    (image,) = inputs
-    _, height, width, channels = image.shape
     activations, codes, pictured = _activations(model), _codes(model), _from_picture(model)
     return SourceFacts(
         file=model.file,
-        height=height,
-        width=width,
+        height=picture[1],
+        width=picture[2],
         outputs=tuple(
             SourceOutput(
                 tensor.name,
@@ -58,9 +57,9 @@ def facts_from_tflite(model: TfliteModel) -> SourceFacts:
             )
             for tensor in outputs
         ),
-        input_dtype=image.dtype,
-        input_quant=image.quant,
-        channels=channels,
+        input_dtype=inputs[0].dtype,
+        input_quant=inputs[0].quant,
+        channels=picture[3],
         postprocess=_postprocess(model),
         metadata=model.metadata,
         priors=_constant_priors(model),
@@ -114,13 +113,7 @@ def _extremes(tensor: TfliteTensor) -> tuple[float | None, float | None]:
     """The largest and smallest number that a tensor's codes can hold."""
     if tensor.quant is None or tensor.quant.scale.size != 1 or tensor.dtype not in ("int8", "uint8"):
         return None, None
-    scale, zero_point = float(tensor.quant.scalar_scale), tensor.quant.scalar_zero_point
-    most = 127 if tensor.dtype == "int8" else 255
-    return scale * (most - zero_point), scale * (most - 255 - zero_point)
-
-
-def _is_image(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 4 and shape[0] == 1 and shape[3] in CHANNELS and min(shape) > 0
+    return tensor.quant.extremes(tensor.dtype)
 
 
 def _not_a_detector(model: TfliteModel, side: str, tensors: list[TfliteTensor], expected: str) -> SourceFileError:

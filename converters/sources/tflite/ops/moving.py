@@ -11,7 +11,6 @@ Source: tensorflow/lite/kernels/strided_slice.cc.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import onnx_ir as ir
+    from numpy.typing import NDArray
 
     from converters.sources.tflite.reader import TfliteModel, TfliteOperator
 
@@ -123,10 +123,6 @@ def _regroup(context: ImportContext, six: list[int], perm: list[int], four: list
 def reshape_operator(context: ImportContext) -> None:
     """RESHAPE, SQUEEZE and EXPAND_DIMS, to the output's shape in the file; an operand with it was folded."""
     before, after = context.shape(context.source), context.shape(context.target)
-    if math.prod(before) != math.prod(after):
-        raise SourceFileError(
-            f"{context.where} turns shape {list(before)} into {list(after)}: another number of values"
-        )
     context.close(context.reshape(context.moved_float_of(context.source), before, after, context.name()))
 
 
@@ -212,12 +208,16 @@ def pad(context: ImportContext) -> None:
         raise SourceFileError(
             f"{context.where} has paddings of shape {list(pads.shape)}, expected {[rank, 2]} of numbers >= 0"
         )
-    if pads[0].any():
-        context.axis(source, 0)
-    if rank == 4:
-        pads = pads[[0, 3, 1, 2]]
+    pads = _by_graph_axis(context, pads, still=0)
     operands = [context.float_of(source), context.initializer(pads.T.reshape(-1), "pads")]
     context.close(context.node("Pad", operands, mode="constant"))
+
+
+def _by_graph_axis(context: ImportContext, numbers: NDArray[np.int64], *, still: int) -> NDArray[np.int64]:
+    """Numbers for each axis of the source's first operand, in the order of the graph's; ``still`` changes nothing."""
+    if (numbers[0] != still).any():
+        context.axis(context.source, 0)  # refuses where the batch is more than one image
+    return numbers[list(NHWC_TO_NCHW)] if len(numbers) == 4 else numbers
 
 
 def mirror_pad(context: ImportContext) -> None:
@@ -314,10 +314,7 @@ def tile(context: ImportContext) -> None:
     rank = len(context.shape(source))
     if repeats.size != rank or (repeats < 1).any():
         raise SourceFileError(f"{context.where} repeats {repeats.tolist()}, expected {rank} numbers above 0")
-    if repeats[0] != 1:
-        context.axis(source, 0)
-    if rank == 4:
-        repeats = repeats[[0, 3, 1, 2]]
+    repeats = _by_graph_axis(context, repeats, still=1)
     operands = [context.moved_float_of(source), context.initializer(repeats, "repeats")]
     context.close(context.node("Tile", operands))
 
