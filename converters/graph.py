@@ -240,6 +240,17 @@ def constant_at(node: ir.Node, position: int) -> NDArray[Any] | None:
     return constant_of(node.inputs[position]) if position < len(node.inputs) else None
 
 
+def static_shape(value: ir.Value | None, *, open_batch: bool = False) -> tuple[int, ...] | None:
+    """A value's shape; None where a size is open. ``open_batch`` reads an open first size as 1."""
+    if value is None or value.shape is None:
+        return None
+    sizes = list(value.shape.dims)
+    if open_batch and sizes and not isinstance(sizes[0], int):
+        sizes[0] = 1
+    fixed = tuple(size for size in sizes if isinstance(size, int))
+    return fixed if len(fixed) == len(sizes) else None
+
+
 def infer_shapes(model: ir.Model) -> None:
     """State every dtype and shape that ONNX can infer, in place."""
     from onnx_ir.passes import common

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.graph import GraphWriter, constant_at, constant_of
+from converters.graph import GraphWriter, constant_at, constant_of, static_shape
 from converters.passes.base import Changed, DeclinedError, NodeRewrite, equal_pair_around, require_zeros, take_over
 from converters.quant import quantize
 
@@ -98,11 +98,10 @@ class RepeatPixels(NodeRewrite):
         """Put copies of pixels side by side, then copies of rows."""
         before, after = equal_pair_around(node)
         factor_h, factor_w = _whole_factors(node)
-        shape = () if before.source.shape is None else before.source.shape.dims[1:]
-        sizes = [size for size in shape if isinstance(size, int)]
-        if len(sizes) != 3:
+        shape = static_shape(before.source, open_batch=True)
+        if shape is None or len(shape) != 4:
             raise DeclinedError("its picture has no fixed size")
-        channels, height, width = sizes
+        _, channels, height, width = shape
         writer, name = GraphWriter.inserting(graph, after.node), f"{node.name}/repeated"
         value = writer.op("Transpose", [before.source], f"{name}/nhwc", perm=[0, 2, 3, 1])
         for copies, what, view in (

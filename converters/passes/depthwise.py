@@ -47,7 +47,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.graph import GraphWriter
+from converters.graph import GraphWriter, static_shape
 from converters.passes.base import (
     Changed,
     DeclinedError,
@@ -186,9 +186,8 @@ def _sizes(
     conv: ir.Node, before: Link, codes: NDArray[Any], fewest: int
 ) -> tuple[tuple[int, int, int, int], tuple[int, int], int]:
     """Shape of the picture, size of the result, pixels per group."""
-    shape = () if before.source.shape is None else before.source.shape.dims
-    sizes = tuple(n for n in shape if isinstance(n, int))
-    if len(sizes) != 4:
+    sizes = static_shape(before.source)
+    if sizes is None or len(sizes) != 4:
         raise DeclinedError("its picture has no fixed size, or its batch is open")
     (top, left, bottom, right), (rows, columns) = _pads(conv), codes.shape[2:]
     height = (sizes[2] + top + bottom - rows) // conv.attributes.get_ints("strides", [1, 1])[0] + 1

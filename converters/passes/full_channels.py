@@ -43,7 +43,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from converters.graph import GraphWriter, constant_at, constant_of
+from converters.graph import GraphWriter, constant_at, constant_of, static_shape
 from converters.passes.base import (
     Changed,
     DeclinedError,
@@ -280,7 +280,6 @@ def _require_direct_kernel(conv: ir.Node) -> None:
         or conv.attributes.get_int("group", 1) != 1
     ):
         raise DeclinedError("its weights have a zero-point, or groups")
-    shape = conv.outputs[0].shape
-    sizes = () if shape is None else tuple(n for n in shape.dims[2:] if isinstance(n, int))
-    if weights is None or len(sizes) != 2 or math.prod(sizes) * weights.size < FEWEST_PRODUCTS:
+    shape = static_shape(conv.outputs[0], open_batch=True)
+    if weights is None or shape is None or len(shape) != 4 or math.prod(shape[2:]) * weights.size < FEWEST_PRODUCTS:
         raise DeclinedError("it is small, or has no fixed size")

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters._ir import ir
 from converters.errors import MissingExtraError, OptionError, SourceFileError, UnsupportedModelError
-from converters.graph import NHWC_TO_NCHW, OPSET, constant_of, infer_shapes
+from converters.graph import NHWC_TO_NCHW, OPSET, constant_of, infer_shapes, static_shape
 from converters.heads.base import match_outputs
 from converters.integer.convolution import same_padding
 from converters.opset import upgraded
@@ -158,10 +158,9 @@ def _attributes(node: ir.Node) -> dict[str, ir.Attr]:
 
 def _same_upper(node: ir.Node) -> list[int] | None:
     """The pads that SAME_UPPER means at this pool's input size; None where the size is open or the pool dilated."""
-    shape = None if node.inputs[0] is None else node.inputs[0].shape
+    sizes = (static_shape(node.inputs[0], open_batch=True) or ())[2:]
     kernel = node.attributes.get_ints("kernel_shape", [])
     strides = node.attributes.get_ints("strides", [1] * len(kernel))
-    sizes = [] if shape is None else [size for size in list(shape)[2:] if isinstance(size, int)]
     if len(sizes) != len(kernel) or set(node.attributes.get_ints("dilations", [1])) != {1}:
         return None
     sides = [same_padding(*axis) for axis in zip(sizes, kernel, strides, strict=True)]

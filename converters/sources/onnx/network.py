@@ -22,7 +22,16 @@ from onnx_ir.passes import common
 from converters._ir import ir
 from converters.errors import UnsupportedModelError, list_some
 from converters.facts import SourceFacts, SourceOutput
-from converters.graph import NCHW_TO_NHWC, NHWC_TO_NCHW, OPSET, GraphWriter, constant_at, constant_of, infer_shapes
+from converters.graph import (
+    NCHW_TO_NHWC,
+    NHWC_TO_NCHW,
+    OPSET,
+    GraphWriter,
+    constant_at,
+    constant_of,
+    infer_shapes,
+    static_shape,
+)
 from converters.opset import upgraded
 from converters.quant import QuantParams
 from converters.sources.onnx.reader import invalid
@@ -171,23 +180,12 @@ def _require_known(graph: ir.Graph, file: str, batch: int | str) -> None:
 
 def _misfit(node: ir.Node) -> str | None:
     """Weights that do not fit the channels, which shape inference lets pass and kernels do not."""
-    picture, weights = (None if v is None else static_shape(v, open_batch=True) for v in node.inputs[:2])
+    picture, weights = (static_shape(value, open_batch=True) for value in node.inputs[:2])
     if picture is None or weights is None or len(picture) < 2 or len(weights) != len(picture):
         return None
     group = node.attributes.get_int("group", 1)
     fits = group >= 1 and weights[1] * group == picture[1] and weights[0] % group == 0
     return None if fits else f"Conv {str(node.outputs[0].name)!r} has weights {list(weights)} for {list(picture)}"
-
-
-def static_shape(value: ir.Value, *, open_batch: bool = False) -> tuple[int, ...] | None:
-    """A value's shape; None where a size is open. ``open_batch`` reads an open first size as 1."""
-    if value.shape is None:
-        return None
-    sizes = list(value.shape.dims)
-    if open_batch and sizes and not isinstance(sizes[0], int):
-        sizes[0] = 1
-    fixed = [size for size in sizes if isinstance(size, int)]
-    return tuple(fixed) if len(fixed) == len(sizes) else None
 
 
 @dataclass(frozen=True, slots=True)
