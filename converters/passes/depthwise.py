@@ -189,18 +189,13 @@ def _sizes(
     sizes = static_shape(before.source)
     if sizes is None or len(sizes) != 4:
         raise DeclinedError("its picture has no fixed size, or its batch is open")
-    (top, left, bottom, right), (rows, columns) = _pads(conv), codes.shape[2:]
+    (top, left, bottom, right), (rows, columns) = conv.attributes.get_ints("pads", [0] * 4), codes.shape[2:]
     height = (sizes[2] + top + bottom - rows) // conv.attributes.get_ints("strides", [1, 1])[0] + 1
     width = sizes[3] + left + right - columns + 1
     group = next((pixels for pixels in GROUPS if width % pixels == 0 and pixels * len(codes) <= MOST), None)
     if height * width < fewest or group is None or max(left, right) >= columns:
         raise DeclinedError(f"its result of {height} x {width} is small, or has no whole groups")
     return (sizes[0], sizes[1], sizes[2], sizes[3]), (height, width), group
-
-
-def _pads(conv: ir.Node) -> tuple[int, int, int, int]:
-    top, left, bottom, right = conv.attributes.get_ints("pads", [0, 0, 0, 0])
-    return top, left, bottom, right
 
 
 def row_parts(width: int, columns: Sequence[int], pads: tuple[int, int], group: int) -> tuple[int, list[int]]:
@@ -218,7 +213,7 @@ def _replace(graph: ir.Graph, conv: ir.Node, rows: _Rows) -> tuple[Moved, ...]:
     """Write the convolution anew behind copies of its rows; its codes take over name and readers."""
     writer, name = GraphWriter.inserting(graph, rows.after.node), f"{conv.name}/rows"
     group, (batch, channels, height, width) = rows.group, rows.shape
-    top, left, bottom, right = _pads(conv)
+    top, left, bottom, right = conv.attributes.get_ints("pads", [0] * 4)
     weights = np.tile(rows.weights, (group, 1, 1, 1))
     apart, padding = row_parts(width, rows.columns, (left, right), group)
     flat = writer.op("Transpose", [rows.before.source], f"{name}/nhwc", perm=[0, 2, 3, 1])

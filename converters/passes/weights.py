@@ -52,15 +52,9 @@ def convolved_anew(
 ) -> tuple[ir.Value, tuple[Moved, ...]]:
     """A convolution written anew on a view of its picture: its codes, and where weights and bias went.
 
-    Args:
-        writer: writes it.
-        conv: the old one; its bias and its scales are repeated for every copy of its channels.
-        links: DequantizeLinear in front of it, QuantizeLinear behind it.
-        pixels: codes of the view.
-        kernel: the new codes, without zero-point.
-        name: of the new nodes.
-        shift: what its weights were more than those of ``kernel``.
-        attributes: of the new Conv.
+    ``links`` are the DequantizeLinear in front of ``conv`` and the QuantizeLinear behind it, ``pixels`` the codes of
+    the view, ``kernel`` the new weights without zero-point, ``shift`` what the old ones were more, ``attributes`` the
+    new Conv's. The bias and all scales are repeated for every copy of the old channels.
     """
     before, after = links
     copies = len(kernel) // len(constants_behind(conv.inputs[1])[0])

@@ -61,13 +61,9 @@ _POOLS = ("MaxPool", "AveragePool")
 def take_over(
     proto: onnx.ModelProto, writer: GraphWriter, source: ir.Value, file: str
 ) -> tuple[list[ir.Value], dict[str, ir.Value]]:
-    """Append a foreign graph with one input to ``writer``'s.
+    """Append what tf2onnx returned, a graph with one input, opset 9 to the contract's, to ``writer``'s.
 
-    Args:
-        proto: what tf2onnx returned, opset 9 to the contract's.
-        writer: the graph to append to.
-        source: what its input reads from now on, of the same type and shape.
-        file: the source file, for messages.
+    ``source`` is what its input reads from now on, of the same type and shape.
 
     Returns:
         (its outputs, name in the source -> our value); without what tf2onnx put in between.

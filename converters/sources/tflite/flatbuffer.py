@@ -232,13 +232,7 @@ FORMATS = {
 
 
 def read_numbers(data: bytes) -> dict[str, int | float | bool]:
-    """The numbers of a map.
-
-    Args:
-        data: the FlexBuffer.
-
-    Returns:
-        Name -> number; the last one counts where a name stands twice.
+    """The numbers of a FlexBuffer's map, by name; the last one counts where a name stands twice.
 
     Raises:
         ValueError: it is no FlexBuffer, a damaged one, or none that holds a map.

@@ -228,12 +228,9 @@ def densify(table: Table, shape: tuple[int, ...], dtype: np.dtype[Any], stored: 
 
 
 def _walk(level: Table, count: int, most: int) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-    """One dimension: for each place of it, the place in front that it belongs to, and its index.
+    """One ``DimensionMetadata``: for each place of it, the place in front that it belongs to, and its index.
 
-    Args:
-        level: ``DimensionMetadata``.
-        count: places of the dimensions in front.
-        most: places there can be: each is a number of the tensor, and takes a byte of the file or more.
+    ``count`` places are in front. There can be ``most``: each is a number of the tensor, and takes a byte of the file.
     """
     if level.integer("format") == DENSE:
         size = level.integer("dense_size")

@@ -116,14 +116,10 @@ def combine(context: ImportContext) -> None:
 def pairs_that_occur(
     model: TfliteModel, op: TfliteOperator, case: PairCase, codes: Sequence[Integers], square: LeakyCase
 ) -> Pairs:
-    """The pairs of codes of an operator that XNNPACK takes, and its results.
+    """The pairs of codes of an ADD, SUB or MUL that XNNPACK takes, and its results.
 
-    Args:
-        model: the source.
-        op: an ADD, SUB or MUL.
-        case: its arithmetic on the graph's codes.
-        codes: those that its first and its second operand may have.
-        square: the arithmetic from its first operand to its output, on int8 codes.
+    ``codes`` are those that its first and its second operand may have in the graph, ``case`` is the arithmetic on them;
+    ``square`` is that from the first operand to the output, on int8 codes.
     """
     if is_square(op):
         return squared_pairs(case, square_table(square) + case.lowest + 128)
