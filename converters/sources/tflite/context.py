@@ -252,7 +252,7 @@ class ImportContext:
         """
         if math.prod(before) != math.prod(after):
             raise SourceFileError(
-                f"{self.where} turns shape {list(before)} into {list(after)}: another number of values"
+                f"{self.model.file}: {name!r} turns shape {list(before)} into {list(after)}: another number of values"
             )
         if tuple(before) == tuple(after):
             return value

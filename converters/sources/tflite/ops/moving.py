@@ -11,6 +11,7 @@ Source: tensorflow/lite/kernels/strided_slice.cc.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -123,6 +124,10 @@ def _regroup(context: ImportContext, six: list[int], perm: list[int], four: list
 def reshape_operator(context: ImportContext) -> None:
     """RESHAPE, SQUEEZE and EXPAND_DIMS, to the output's shape in the file; an operand with it was folded."""
     before, after = context.shape(context.source), context.shape(context.target)
+    if math.prod(before) != math.prod(after):
+        raise SourceFileError(
+            f"{context.where} turns shape {list(before)} into {list(after)}: another number of values"
+        )
     context.close(context.reshape(context.moved_float_of(context.source), before, after, context.name()))
 
 
