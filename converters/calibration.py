@@ -35,10 +35,6 @@ Ranges = dict[str, tuple[float, float]]
 Pixels = Callable[["ImageInput"], Iterator["NDArray[np.uint8]"]]
 
 
-def _no_progress(count: int) -> None:
-    del count
-
-
 @dataclass(frozen=True, eq=False)
 class Calibration:
     """Photographs to calibrate with."""
@@ -49,7 +45,7 @@ class Calibration:
     # None for the smallest and largest value seen; else a percentage in 50..100: the share of values that the range
     # keeps, cut on both sides alike
     percentile: float | None = None
-    progress: Callable[[int], None] = _no_progress  # called with 1 after every photograph
+    progress: Callable[[int], object] = lambda _: None  # called with 1 after every photograph
 
     def __post_init__(self) -> None:
         if self.count < MIN_IMAGES:

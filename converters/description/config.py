@@ -210,11 +210,10 @@ class ZooConfig:
         if self.model_type is None:
             return self.head
         if self.model_type not in FAMILIES:
-            msg = (
+            raise OptionError(
                 f"--config '{self.file}': model_type '{self.model_type}' is not supported; supported are "
                 f"{', '.join(FAMILIES)}. --head none converts the model without a decoder"
             )
-            raise OptionError(msg)
         return "yolo_v2"
 
     def default_anchors(self) -> tuple[SizesWh, AnchorUnit | None] | None:

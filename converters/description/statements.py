@@ -260,11 +260,10 @@ def _description(
 
 def _check_input_shape(facts: SourceFacts, config: ZooConfig) -> None:
     if config.input_shape not in (None, (facts.height, facts.width, facts.channels)):
-        msg = (
+        raise SourceFileError(
             f"config '{config.file}': input_shape is {config.input_shape}, but '{facts.file}' takes "
             f"({facts.height}, {facts.width}, {facts.channels}): use the yaml that belongs to this model"
         )
-        raise SourceFileError(msg)
 
 
 def _check_resize(options: SourceOptions, config: ZooConfig) -> None:

@@ -20,7 +20,7 @@ pixels (or fractions) of the picture, those of ``st_yolo_x`` in cells of their o
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -79,14 +79,13 @@ class AnchorGrid:
 
 def grids_from_json(data: object) -> tuple[AnchorGrid, ...]:
     """Read grids as ``asdict`` writes them; raises ValueError where they are malformed."""
-    return tuple(_grid_from_json(grid) for grid in require.entries(data, "grids"))
-
-
-def _grid_from_json(data: Any) -> AnchorGrid:
     keys = ("rows", "columns", "anchors_px", "xy_scale")
-    if not isinstance(data, dict) or any(key not in data for key in keys):
-        raise ValueError(f"each grid needs {', '.join(keys)}, got {data!r}")
-    return AnchorGrid(**{key: lists_to_tuples(data[key]) for key in keys})
+    grids = []
+    for grid in require.entries(data, "grids"):
+        if not isinstance(grid, dict) or any(key not in grid for key in keys):
+            raise ValueError(f"each grid needs {', '.join(keys)}, got {grid!r}")
+        grids.append(AnchorGrid(**{key: lists_to_tuples(grid[key]) for key in keys}))
+    return tuple(grids)
 
 
 def misfit_of_grids(facts: SourceFacts, *, least: int) -> str | None:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from converters.heads.base import KeypointHead
     from converters.spec import ContractTensor, DetectorSpec
 
+KeyDtype = np.dtype[np.float32 | np.int64]
+
 
 def add_head(
     writer: GraphWriter,
@@ -70,9 +72,8 @@ def add_head(
     boxes, decoded = spec.head.decode_nodes(writer, outputs)
     competing, own_classes = decoded, None
     if spec.suppression.across_classes:
-        own_classes = writer.op(
-            "ArgMax", [decoded], "head/best_classes", axis=2, keepdims=1
-        )  # the lowest of equal ones
+        # the lowest of equal ones
+        own_classes = writer.op("ArgMax", [decoded], "head/best_classes", axis=2, keepdims=1)
         competing = writer.op("GatherElements", [decoded, own_classes], "head/best_class_scores", axis=2)
     kept = suppress(writer, boxes, competing, spec, score_threshold=score_threshold, iou_threshold=iou_threshold)
     if spec.suppression.classes_per_box > 1:
@@ -83,7 +84,11 @@ def add_head(
         points = append_boxes(writer, points, kept.padding, 0.0, "head/keypoints_and_sentinel")
     rows = select_best(writer, kept, spec, own_classes=own_classes, keypoints=points)
     for tensor in promised:
-        _add_output(writer, tensor, rows[tensor.name])
+        value = rows[tensor.name]
+        _require_name(value, tensor.name)
+        value.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(tensor.dtype)))
+        value.shape = ir.Shape(tensor.shape)
+        writer.graph.outputs.append(value)
 
 
 def _add_threshold(writer: GraphWriter, name: str, default: float, *, frozen: bool) -> ir.Value:
@@ -96,19 +101,12 @@ def _add_threshold(writer: GraphWriter, name: str, default: float, *, frozen: bo
     return writer.op("Reshape", [value, integers(writer, [1], f"{name}:shape")], f"{name}:vector")
 
 
-def _add_output(writer: GraphWriter, promised: ContractTensor, value: ir.Value) -> None:
-    """Make ``value`` the graph output that the contract promises."""
-    _require_name(value, promised.name)
-    dtype = ir.DataType.from_numpy(np.dtype(promised.dtype))
-    value.type, value.shape = ir.TensorType(dtype), ir.Shape(promised.shape)
-    writer.graph.outputs.append(value)
-
-
 def _require_name(value: ir.Value, name: str) -> None:
     """Raise ContractError unless ``value`` got its contract name."""
     if value.name != name:
-        msg = f"a tensor of the network is named {name!r}, which the contract needs: rename it in the source"
-        raise ContractError(msg)
+        raise ContractError(
+            f"a tensor of the network is named {name!r}, which the contract needs: rename it in the source"
+        )
 
 
 def select_best(
@@ -237,7 +235,8 @@ def _sort_candidates(
     if places is not None:
         own = gathered(writer, places.values, own, "head/sorted_places")
 
-    dtype = _key_dtype(below, num_rows, at_most_kept)
+    holds_keys = min(at_most_kept, num_rows + 1) * below <= FLOAT32_COUNTS_TO
+    dtype: KeyDtype = np.dtype(np.float32 if holds_keys else np.int64)
     width = writer.constant(dtype.type(below), "head/num_slots")
     rank = _rank_distinct(writer, by_score, at_most_kept, num_rows, dtype)
     if dtype != np.int64:
@@ -253,15 +252,7 @@ def _sort_candidates(
     return scores, slots if places is None else places.slots(writer, slots, "head/row_slots_in_table")
 
 
-def _key_dtype(num_slots: int, num_rows: int, at_most_kept: int) -> np.dtype[np.float32 | np.int64]:
-    """float32 where it holds every key exactly, else int64."""
-    ranks = min(at_most_kept, num_rows + 1)
-    return np.dtype(np.float32 if ranks * num_slots <= FLOAT32_COUNTS_TO else np.int64)
-
-
-def _rank_distinct(
-    writer: GraphWriter, falling: ir.Value, length: int, num_rows: int, dtype: np.dtype[np.float32 | np.int64]
-) -> ir.Value:
+def _rank_distinct(writer: GraphWriter, falling: ir.Value, length: int, num_rows: int, dtype: KeyDtype) -> ir.Value:
     """Rank falling float32 ``[N, length >= 2]``, best 0, equal values alike, ``num_rows`` at most: ``[N, length]``."""
     before = _cut(writer, falling, 0, length - 1, "head/scores_before")
     after = _cut(writer, falling, 1, length, "head/scores_after")

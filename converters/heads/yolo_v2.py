@@ -63,8 +63,7 @@ class Anchors:
             if min(sizes) <= 0:
                 raise ValueError(f"anchors must be finite and above 0, got {tuple(size_wh)}")
         if self.unit == "image" and any(max(wh) > 1 for wh in self.sizes_wh):
-            msg = "an anchor above 1 cannot be a fraction of the image: the unit must be 'cell' or 'pixel'"
-            raise ValueError(msg)
+            raise ValueError("an anchor above 1 cannot be a fraction of the image: the unit must be 'cell' or 'pixel'")
 
     def in_image_fractions(self, grid_h: int, grid_w: int) -> tuple[tuple[float, float], ...]:
         """The anchors as (width, height) fractions of the image."""

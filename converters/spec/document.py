@@ -247,12 +247,15 @@ class ModelDocument:
         """
         try:
             data = json.loads(text)
-            read_spec = _require_version(data["contract"])
+            version = data["contract"]
+            if type(version) is not int or version not in READERS:
+                listed = " and ".join(map(str, READERS))
+                raise ValueError(f"contract version {version!r} is none of {listed}, the ones this xdet reads")
             evaluation, golden = data.get("evaluation"), data.get("golden")
             deviations = require.entries(data.get("deviations", ()), "deviations")
             read = {
                 "contract": CONTRACT_VERSION,
-                "spec": read_spec(data["spec"]),
+                "spec": READERS[version](data["spec"]),
                 "source": _known(SourceInfo, data["source"]),
                 "passes": require.texts(data["passes"], "passes"),
                 "notes": require.texts(data["notes"], "notes"),
@@ -279,15 +282,6 @@ READERS: Mapping[int, Callable[[Mapping[str, Any]], DetectorSpec]] = {
     1: DetectorSpec.from_contract_1,
     CONTRACT_VERSION: DetectorSpec.from_dict,
 }
-
-
-def _require_version(version: object) -> Callable[[Mapping[str, Any]], DetectorSpec]:
-    """What reads the detector in a document of this version."""
-    if isinstance(version, bool) or not isinstance(version, int) or version not in READERS:
-        listed = " and ".join(map(str, READERS))
-        msg = f"contract version {version!r} is none of {listed}, the ones this xdet reads"
-        raise ValueError(msg)
-    return READERS[version]
 
 
 @dataclass(frozen=True, slots=True)
