@@ -3,26 +3,14 @@
 A box is ``x1, y1, x2, y2`` with ``x1 <= x2`` and ``y1 <= y2``; x points right, y points down. Overlaps are float32
 in the order in which ONNX Runtime's NonMaxSuppression computes them: a threshold then falls the same way on both.
 
-A function and its twin ``<name>_nodes`` do the same float32 operations in the same order. The functions without a twin
-make constants, or go the way back from decoded to raw values.
-
-The sigmoid is written out as ``1 / (1 + exp(-x))``: ONNX Runtime's ``Sigmoid`` is not monotone beyond 7 either side of
-0, so the better of two logits could get the lower score.
+Twins of the same names in ``converters.heads.nodes`` write what decodes as ONNX nodes: the same float32 operations in
+the same order. The other functions make constants, or go the way back from decoded to raw values.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import onnx_ir as ir
-
-    from converters.graph import GraphWriter
 
 Float32 = NDArray[np.float32]
 
@@ -75,13 +63,6 @@ def sigmoid(x: Float32) -> Float32:
         return np.asarray(np.float32(1) / (np.exp(-x) + np.float32(1)), np.float32)
 
 
-def sigmoid_nodes(writer: GraphWriter, x: ir.Value, name: str) -> ir.Value:
-    """The twin of ``sigmoid``."""
-    power = writer.op("Exp", [writer.op("Neg", [x], f"{name}:negated")], f"{name}:power")
-    one = writer.constant(np.float32(1), f"{name}:one")
-    return writer.op("Div", [one, writer.op("Add", [power, one], f"{name}:divisor")], name)
-
-
 def softmax(x: Float32) -> Float32:
     """Softmax over the last axis in float32, the maximum subtracted first; its twin is the operator ``Softmax``."""
     with np.errstate(over="ignore"):
@@ -102,43 +83,10 @@ def clipped_corners(centers_xy: Float32, half_sizes_wh: Float32, *, axis: int = 
     return clip_xyxy(corners_from_centers(centers_xy, half_sizes_wh, axis=axis))
 
 
-def clipped_corners_nodes(
-    writer: GraphWriter, centers: ir.Value, half_sizes: ir.Value, name: str, *, axis: int = -1
-) -> ir.Value:
-    """The twin of ``clipped_corners``."""
-    corners = [
-        writer.op("Sub", [centers, half_sizes], "head/top_left_xy"),
-        writer.op("Add", [centers, half_sizes], "head/bottom_right_xy"),
-    ]
-    return clip_nodes(writer, writer.op("Concat", corners, "head/boxes_unclipped", axis=axis), name)
-
-
-def clip_nodes(writer: GraphWriter, boxes: ir.Value, name: str) -> ir.Value:
-    """The twin of ``clip_xyxy``."""
-    limits = [writer.constant(np.float32(0), "head/zero"), writer.constant(np.float32(1), "head/one")]
-    return writer.op("Clip", [boxes, *limits], name)
-
-
 def exponential_boxes(centers_xy: Float32, logarithms_wh: Float32, sizes_wh: Float32) -> Float32:
     """Boxes ``(N, B, 4)`` around centres, ``exp(logarithms)`` times as large as ``sizes_wh``, clipped to 0..1."""
     half_sizes = np.asarray(np.exp(logarithms_wh) * (sizes_wh / np.float32(2)), np.float32)
     return clipped_corners(centers_xy, half_sizes)
-
-
-def exponential_box_nodes(
-    writer: GraphWriter,
-    centers: ir.Value,
-    logarithms: ir.Value,
-    sizes_wh: Float32,
-    *,
-    of: str = "anchor",
-    axis: int = -1,
-) -> ir.Value:
-    """The twin of ``exponential_boxes``; ``of`` is what the sizes are of, for names."""
-    half_sizes = writer.constant(sizes_wh / np.float32(2), f"head/half_{of}s_wh")
-    multiples = writer.op("Exp", [logarithms], f"head/{of}_multiples_wh")
-    half_sizes = writer.op("Mul", [multiples, half_sizes], "head/half_sizes_wh")
-    return clipped_corners_nodes(writer, centers, half_sizes, "head/boxes", axis=axis)
 
 
 def logarithms_of(sizes_wh: Float32, of_wh: Float32) -> Float32:
@@ -171,20 +119,3 @@ def cells_xy(rows: int, columns: int) -> Float32:
     """Column and row of each cell of a grid, row by row: float32 ``(rows * columns, 2)``."""
     row, column = np.divmod(np.arange(rows * columns), columns)
     return np.stack([column, row], axis=-1).astype(np.float32)
-
-
-def split_nodes(
-    writer: GraphWriter, value: ir.Value, sizes: Sequence[int], names: Sequence[str], *, axis: int
-) -> Sequence[ir.Value]:
-    """Cut a value into parts of these sizes along an axis."""
-    return writer.ops("Split", [value, integers(writer, sizes, "head/part_sizes")], names, axis=axis)
-
-
-def concat_nodes(writer: GraphWriter, values: Sequence[ir.Value], name: str, *, axis: int) -> ir.Value:
-    """Values one behind the other; a lone one is itself."""
-    return values[0] if len(values) == 1 else writer.op("Concat", values, name, axis=axis)
-
-
-def integers(writer: GraphWriter, numbers: Sequence[int], name: str) -> ir.Value:
-    """An int64 constant ``[len(numbers)]``: a shape, axes, sizes."""
-    return writer.constant(np.array(numbers, np.int64), name)

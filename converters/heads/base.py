@@ -25,14 +25,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 import numpy as np
 
 from converters import require
-from converters.heads.arithmetic import (
-    Float32,
-    cells_xy,
-    centers_and_sizes,
-    concat_nodes,
-    corners_from_centers,
-    integers,
-)
+from converters.heads import nodes
+from converters.heads.arithmetic import Float32, cells_xy, centers_and_sizes, corners_from_centers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -251,9 +245,9 @@ class CellHead(Head):
         """The twin of ``rows``."""
         rows = []
         for output, count in zip(outputs, self._counts(), strict=True):
-            shape = integers(writer, [-1, count, self._width()], "head/rows_shape")
+            shape = nodes.integers(writer, [-1, count, self._width()], "head/rows_shape")
             rows.append(writer.op("Reshape", [output, shape], "head/rows"))
-        return concat_nodes(writer, rows, "head/all_rows", axis=1)
+        return nodes.concat(writer, rows, "head/all_rows", axis=1)
 
     def _outputs_of(self, *parts: Float32) -> tuple[Float32, ...]:
         """Raw outputs whose ``rows`` are these parts side by side."""

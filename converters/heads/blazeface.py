@@ -23,17 +23,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from converters import require
-from converters.heads.arithmetic import (
-    Float32,
-    centers_and_sizes,
-    clipped_corners,
-    clipped_corners_nodes,
-    concat_nodes,
-    logit,
-    sigmoid,
-    sigmoid_nodes,
-    split_nodes,
-)
+from converters.heads import nodes
+from converters.heads.arithmetic import Float32, centers_and_sizes, clipped_corners, logit, sigmoid
 from converters.heads.base import CellHead, Level, RawOutput
 
 if TYPE_CHECKING:
@@ -141,19 +132,19 @@ class BlazeFace(CellHead):
     def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
         """The twin of ``decode``."""
         half = len(outputs) // 2
-        boxes = concat_nodes(writer, outputs[:half], "head/raw_boxes", axis=1)
-        scores = concat_nodes(writer, outputs[half:], "head/raw_scores", axis=1)
+        boxes = nodes.concat(writer, outputs[:half], "head/raw_boxes", axis=1)
+        scores = nodes.concat(writer, outputs[half:], "head/raw_scores", axis=1)
         names, sizes = ["head/raw_xy", "head/raw_wh", "head/keypoints"], [2, 2, 2 * self.num_keypoints]
         count = 3 if self.num_keypoints else 2
-        raw_xy, raw_wh = split_nodes(writer, boxes, sizes[:count], names[:count], axis=2)[:2]
+        raw_xy, raw_wh = nodes.split(writer, boxes, sizes[:count], names[:count], axis=2)[:2]
         image = np.array(self.image_wh, np.float32)
         moves = writer.op("Div", [raw_xy, writer.constant(image, "head/image_wh")], "head/moves_of_centers")
         centers = writer.op("Add", [moves, writer.constant(self._centers(), "head/cell_centers")], "head/centers")
         divisor = writer.constant(image * np.float32(2), "head/double_image_wh")
         signed = writer.op("Div", [raw_wh, divisor], "head/half_sizes_raw")
         half_sizes = writer.op("Relu", [signed], "head/half_sizes")
-        decoded = clipped_corners_nodes(writer, centers, half_sizes, "head/boxes")
-        return decoded, sigmoid_nodes(writer, scores, "head/scores")
+        decoded = nodes.clipped_corners(writer, centers, half_sizes, "head/boxes")
+        return decoded, nodes.sigmoid(writer, scores, "head/scores")
 
     def decode_keypoints(self, outputs: Sequence[Float32]) -> Float32:
         """Points of raw outputs; see ``KeypointHead``."""
@@ -162,9 +153,9 @@ class BlazeFace(CellHead):
 
     def keypoint_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> ir.Value:
         """The twin of ``decode_keypoints``."""
-        boxes = concat_nodes(writer, outputs[: len(outputs) // 2], "head/raw_keypoint_boxes", axis=1)
+        boxes = nodes.concat(writer, outputs[: len(outputs) // 2], "head/raw_keypoint_boxes", axis=1)
         names = ["head/place", "head/raw_keypoints"]
-        raw = split_nodes(writer, boxes, [4, 2 * self.num_keypoints], names, axis=2)[1]
+        raw = nodes.split(writer, boxes, [4, 2 * self.num_keypoints], names, axis=2)[1]
         image, centers = self._for_keypoints()
         moves = writer.op("Div", [raw, writer.constant(image, "head/keypoint_image_wh")], "head/keypoint_moves")
         return writer.op("Add", [moves, writer.constant(centers, "head/keypoint_centers")], "head/keypoints_xy")

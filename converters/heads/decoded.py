@@ -18,14 +18,8 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import numpy as np
 
 from converters import require
-from converters.heads.arithmetic import (
-    centers_and_sizes,
-    clipped_corners,
-    clipped_corners_nodes,
-    lattice_boxes,
-    split_nodes,
-    split_scores,
-)
+from converters.heads import nodes
+from converters.heads.arithmetic import centers_and_sizes, clipped_corners, lattice_boxes, split_scores
 from converters.heads.base import Head, RawOutput, misfit_of_list
 
 if TYPE_CHECKING:
@@ -85,7 +79,7 @@ class DecodedHead(Head):
         double = writer.constant(extent * np.float32(2), "head/double_extent_wh")
         half_sizes = writer.op("Div", [sizes, double], "head/half_sizes_wh_raw")
         half_sizes = writer.op("Relu", [half_sizes], "head/half_sizes_wh")
-        return clipped_corners_nodes(writer, centers, half_sizes, name, axis=axis)
+        return nodes.clipped_corners(writer, centers, half_sizes, name, axis=axis)
 
     def _places_of(self, boxes_xyxy: Float32) -> list[Float32]:
         """Centres and sizes of corners, in the unit of the boxes."""
@@ -127,7 +121,7 @@ class YoloV5(DecodedHead):
     def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
         """The twin of ``decode``."""
         names = ["head/centers_xy_raw", "head/sizes_wh_raw", "head/objectness", "head/class_probabilities"]
-        parts = split_nodes(writer, outputs[0], [2, 2, 1, self.num_classes], names, axis=2)
+        parts = nodes.split(writer, outputs[0], [2, 2, 1, self.num_classes], names, axis=2)
         boxes = self._corner_nodes(writer, parts[0], parts[1], "head/boxes", axis=-1)
         return boxes, writer.op("Mul", parts[2:], "head/scores")
 
@@ -169,7 +163,7 @@ class YoloV8(DecodedHead):
     def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
         """Splits and divides along contiguous rows, and transposes only the results."""
         names = ["head/centers_xy_raw", "head/sizes_wh_raw", "head/scores_by_class"]
-        centers, sizes, scores = split_nodes(writer, outputs[0], [2, 2, self.num_classes], names, axis=1)
+        centers, sizes, scores = nodes.split(writer, outputs[0], [2, 2, self.num_classes], names, axis=1)
         boxes = self._corner_nodes(writer, centers, sizes, "head/boxes_by_corner", axis=1)
         return (
             writer.op("Transpose", [boxes], "head/boxes", perm=[0, 2, 1]),

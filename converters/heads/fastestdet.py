@@ -17,17 +17,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from converters import require
-from converters.heads.arithmetic import (
-    Float32,
-    clipped_corners,
-    clipped_corners_nodes,
-    corners_from_centers,
-    logit,
-    sigmoid,
-    sigmoid_nodes,
-    split_nodes,
-    split_scores,
-)
+from converters.heads import nodes
+from converters.heads.arithmetic import Float32, clipped_corners, corners_from_centers, logit, sigmoid, split_scores
 from converters.heads.base import CellHead, Level
 
 if TYPE_CHECKING:
@@ -87,13 +78,13 @@ class FastestDet(CellHead):
         """The twin of ``decode``."""
         rows = self._row_nodes(writer, outputs)
         names = ["head/objectness", "head/raw_xy", "head/raw_wh", "head/class_probabilities"]
-        objectness, xy, wh, classes = split_nodes(writer, rows, [1, 2, 2, self.num_classes], names, axis=2)
+        objectness, xy, wh, classes = nodes.split(writer, rows, [1, 2, 2, self.num_classes], names, axis=2)
         one, two = writer.constant(np.float32(1), "head/one_cell"), writer.constant(np.float32(2), "head/two")
-        halved = sigmoid_nodes(writer, writer.op("Mul", [two, xy], "head/double_xy"), "head/sigmoid_xy")
+        halved = nodes.sigmoid(writer, writer.op("Mul", [two, xy], "head/double_xy"), "head/sigmoid_xy")
         tanh = writer.op("Sub", [writer.op("Mul", [two, halved], "head/doubled_xy"), one], "head/tanh_xy")
         centers = self._center_nodes(writer, tanh, one_grid=True)
-        half = writer.op("Div", [sigmoid_nodes(writer, wh, "head/sizes_wh"), two], "head/half_sizes_wh")
-        boxes = clipped_corners_nodes(writer, centers, half, "head/boxes")
+        half = writer.op("Div", [nodes.sigmoid(writer, wh, "head/sizes_wh"), two], "head/half_sizes_wh")
+        boxes = nodes.clipped_corners(writer, centers, half, "head/boxes")
         powers = []
         for part, power, name in ((objectness, OBJECTNESS_POWER, "objectness"), (classes, CLASS_POWER, "class")):
             above = writer.op("Relu", [part], f"head/{name}_above_zero")

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from converters import require
-from converters.heads.arithmetic import LEAST_PROBABILITY, clipped_corners, integers, softmax, split_nodes
+from converters.heads import nodes
+from converters.heads.arithmetic import LEAST_PROBABILITY, clipped_corners, softmax
 from converters.heads.base import CellHead, Level
 
 if TYPE_CHECKING:
@@ -99,18 +100,18 @@ class Fomo(CellHead):
         if not self.activated:
             grid = writer.op("Softmax", [grid], "head/probabilities", axis=3)
         names = ["head/background", "head/grid_scores"]
-        scores = split_nodes(writer, grid, [1, self.num_classes], names, axis=3)[1]
+        scores = nodes.split(writer, grid, [1, self.num_classes], names, axis=3)[1]
         if self.merge:
             scores = self._peak_nodes(writer, scores)
-        shape = integers(writer, [-1, self.num_boxes, self.num_classes], "head/scores_shape")
+        shape = nodes.integers(writer, [-1, self.num_boxes, self.num_classes], "head/scores_shape")
         scores = writer.op("Reshape", [scores, shape], "head/scores")
         return self._box_nodes(writer, outputs[0]), scores
 
     def _box_nodes(self, writer: GraphWriter, batch_of: ir.Value) -> ir.Value:
         """The same boxes for every image."""
-        start, end = (integers(writer, [n], f"head/batch_{n}") for n in (0, 1))
+        start, end = (nodes.integers(writer, [n], f"head/batch_{n}") for n in (0, 1))
         batch = writer.op("Slice", [writer.op("Shape", [batch_of], "head/grid_shape"), start, end], "head/batch")
-        one_image = integers(writer, [self.num_boxes, 4], "head/boxes_of_an_image")
+        one_image = nodes.integers(writer, [self.num_boxes, 4], "head/boxes_of_an_image")
         shape = writer.op("Concat", [batch, one_image], "head/boxes_shape", axis=0)
         return writer.op(
             "Expand", [writer.constant(self.default_boxes()[None], "head/cell_boxes"), shape], "head/boxes"
@@ -120,7 +121,7 @@ class Fomo(CellHead):
         """The twin of ``_keep_peaks``."""
         rows, columns = self.grid_h, self.grid_w
         by_class = writer.op("Transpose", [scores], "head/scores_by_class", perm=[0, 3, 1, 2])
-        pads = integers(writer, [0, 0, 1, 1, 0, 0, 1, 1], "head/border_pads")
+        pads = nodes.integers(writer, [0, 0, 1, 1, 0, 0, 1, 1], "head/border_pads")
         padded = writer.op("Pad", [by_class, pads, writer.constant(LOWEST, "head/lowest")], "head/bordered_scores")
         of_three = writer.op("MaxPool", [padded], "head/best_of_three_columns", kernel_shape=[1, 3])
         above = _slice(writer, of_three, (0, 0), (rows, columns), "head/best_above")
@@ -166,7 +167,7 @@ def _keep_peaks(scores: Float32) -> Float32:
 def _slice(writer: GraphWriter, value: ir.Value, starts: tuple[int, int], ends: tuple[int, int], name: str) -> ir.Value:
     """A rectangle of rows and columns of a value ``[N, NC, rows, columns]``."""
     bounds = [
-        integers(writer, numbers, f"{name}:{what}")
+        nodes.integers(writer, numbers, f"{name}:{what}")
         for what, numbers in (("starts", starts), ("ends", ends), ("axes", (2, 3)))
     ]
     return writer.op("Slice", [value, *bounds], name)

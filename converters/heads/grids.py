@@ -26,17 +26,14 @@ import numpy as np
 
 from converters import require
 from converters.errors import OptionError
+from converters.heads import nodes
 from converters.heads.arithmetic import (
     Float32,
     clipped_corners,
-    clipped_corners_nodes,
-    exponential_box_nodes,
     exponential_boxes,
     logarithms_of,
     logit,
     sigmoid,
-    sigmoid_nodes,
-    split_nodes,
     split_scores,
 )
 from converters.heads.base import CellHead, Level, RawOutput, Shift, level_outputs, lists_to_tuples
@@ -220,21 +217,21 @@ class YoloV3(AnchorHead):
         """The twin of ``decode``."""
         rows = self._row_nodes(writer, outputs)
         names = ["head/raw_xy", "head/raw_wh", "head/raw_objectness", "head/class_logits"]
-        xy, wh, objectness, classes = split_nodes(writer, rows, [2, 2, 1, self.num_classes], names, axis=2)
+        xy, wh, objectness, classes = nodes.split(writer, rows, [2, 2, 1, self.num_classes], names, axis=2)
         scales, shift = self._scales_and_shift()
-        offsets = sigmoid_nodes(writer, xy, "head/offsets_xy")
+        offsets = nodes.sigmoid(writer, xy, "head/offsets_xy")
         if scales is not None:
             factors = writer.constant(scales, "head/xy_scales")
             offsets = writer.op("Mul", [offsets, factors], "head/offsets_xy_scaled")
         centers = self._center_nodes(writer, offsets, shift)
-        boxes = exponential_box_nodes(writer, centers, wh, self._priors_wh())
+        boxes = nodes.exponential_boxes(writer, centers, wh, self._priors_wh())
         if self.class_activation == "softmax" and self.num_classes == 1:
-            return boxes, sigmoid_nodes(writer, objectness, "head/scores")
-        confidence = sigmoid_nodes(writer, objectness, "head/objectness")
+            return boxes, nodes.sigmoid(writer, objectness, "head/scores")
+        confidence = nodes.sigmoid(writer, objectness, "head/objectness")
         if self.class_activation == "softmax":
             probabilities = writer.op("Softmax", [classes], "head/class_probabilities", axis=2)
         else:
-            probabilities = sigmoid_nodes(writer, classes, "head/class_probabilities")
+            probabilities = nodes.sigmoid(writer, classes, "head/class_probabilities")
         return boxes, writer.op("Mul", [confidence, probabilities], "head/scores")
 
     def encode(self, boxes_xyxy: Float32, scores: Float32) -> tuple[Float32, ...]:
@@ -325,14 +322,14 @@ class YoloV5Raw(AnchorHead):
     def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
         """The twin of ``decode``."""
         names = ["head/activated_xy", "head/activated_wh", "head/objectness", "head/class_probabilities"]
-        activated = sigmoid_nodes(writer, self._row_nodes(writer, outputs), "head/activated")
-        xy, wh, objectness, classes = split_nodes(writer, activated, [2, 2, 1, self.num_classes], names, axis=2)
+        activated = nodes.sigmoid(writer, self._row_nodes(writer, outputs), "head/activated")
+        xy, wh, objectness, classes = nodes.split(writer, activated, [2, 2, 1, self.num_classes], names, axis=2)
         offsets = writer.op("Add", [xy, xy], "head/offsets_xy")
         centers = self._center_nodes(writer, offsets, 0.5)
         anchors = writer.constant(self._priors_wh() * np.float32(2), "head/double_anchors_wh")
         squares = writer.op("Mul", [wh, wh], "head/squares_wh")
         half_sizes = writer.op("Mul", [squares, anchors], "head/half_sizes_wh")
-        boxes = clipped_corners_nodes(writer, centers, half_sizes, "head/boxes")
+        boxes = nodes.clipped_corners(writer, centers, half_sizes, "head/boxes")
         return boxes, writer.op("Mul", [objectness, classes], "head/scores")
 
     def encode(self, boxes_xyxy: Float32, scores: Float32) -> tuple[Float32, ...]:

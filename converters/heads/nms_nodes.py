@@ -24,10 +24,10 @@ import numpy as np
 
 from converters._ir import ir
 from converters.errors import ContractError
-from converters.heads.arithmetic import clip_nodes, integers
+from converters.heads import nodes
 from converters.heads.base import keypoints_of
 from converters.heads.nms import MAX_CANDIDATES
-from converters.heads.suppression_nodes import FLOAT32_COUNTS_TO, Kept, Places, append_boxes, gathered, suppress
+from converters.heads.suppression_nodes import FLOAT32_COUNTS_TO, Kept, Places, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +81,7 @@ def add_head(
     points = None
     if keypoints_of(spec.head):
         points = cast("KeypointHead", spec.head).keypoint_nodes(writer, outputs)
-        points = append_boxes(writer, points, kept.padding, 0.0, "head/keypoints_and_sentinel")
+        points = nodes.append_boxes(writer, points, kept.padding, 0.0, "head/keypoints_and_sentinel")
     rows = select_best(writer, kept, spec, own_classes=own_classes, keypoints=points)
     for tensor in promised:
         value = rows[tensor.name]
@@ -98,7 +98,7 @@ def _add_threshold(writer: GraphWriter, name: str, default: float, *, frozen: bo
     value = writer.constant(np.array(default, np.float32), name)
     _require_name(value, name)
     writer.graph.inputs.append(value)
-    return writer.op("Reshape", [value, integers(writer, [1], f"{name}:shape")], f"{name}:vector")
+    return writer.op("Reshape", [value, nodes.integers(writer, [1], f"{name}:shape")], f"{name}:vector")
 
 
 def _require_name(value: ir.Value, name: str) -> None:
@@ -151,15 +151,15 @@ def select_best(
         anchors, classes = parts[::-1] if class_first else parts
     if own_classes is not None:
         classes = _gather_classes(writer, own_classes, anchors, valid)
-    row_axis = integers(writer, [1], "head/row_axis")
+    row_axis = nodes.integers(writer, [1], "head/row_axis")
     num_detections = writer.op("ReduceSum", [count, row_axis], "num_detections", keepdims=0)
     sentinel = writer.constant(np.int64(num_slots - 1), "head/sentinel_index")  # the box of padded rows, which is 0
     sources = writer.op("Where", [valid, anchors, sentinel], "head/row_sources")
-    picks = writer.op("Unsqueeze", [sources, integers(writer, [2], "head/index_axis")], "head/row_source_indices")
+    picks = writer.op("Unsqueeze", [sources, nodes.integers(writer, [2], "head/index_axis")], "head/row_source_indices")
     name = "head/row_boxes_unclipped" if rule.unclipped else "detection_boxes"
     boxes = writer.op("GatherND", [kept.boxes, picks], name, batch_dims=1)
     if rule.unclipped:
-        boxes = clip_nodes(writer, boxes, "detection_boxes")
+        boxes = nodes.clip_xyxy(writer, boxes, "detection_boxes")
     if classes is not None:
         classes = _index_or_minus_one(writer, classes, valid, "detection_classes")
     else:  # with one class, 0 or -1 is what the validity says, less 1
@@ -174,7 +174,7 @@ def select_best(
     }
     if keypoints is not None:
         of_rows = writer.op("GatherND", [keypoints, picks], "head/row_keypoints", batch_dims=1)
-        shape = integers(writer, [-1, num_rows, keypoints_of(spec.head), 2], "head/keypoints_shape")
+        shape = nodes.integers(writer, [-1, num_rows, keypoints_of(spec.head), 2], "head/keypoints_shape")
         rows["detection_keypoints"] = writer.op("Reshape", [of_rows, shape], "detection_keypoints")
     return rows
 
@@ -195,23 +195,25 @@ def with_further_classes(
     most, width = rule.max_boxes(spec.thresholds.max_detections), spec.num_boxes + kept.padding
     length = width if kept.places is None else kept.places.count
     scores, boxes = _sort_candidates(writer, kept, length, (most, most), "head/best_boxes_scores")
-    axis = integers(writer, [2], "head/class_score_axis")
-    table = append_boxes(writer, class_scores, kept.padding, 0.0, "head/class_scores_and_sentinel")
-    own = gathered(writer, table, boxes, "head/class_scores_of_boxes")
+    axis = nodes.integers(writer, [2], "head/class_score_axis")
+    table = nodes.append_boxes(writer, class_scores, kept.padding, 0.0, "head/class_scores_and_sentinel")
+    own = nodes.gathered(writer, table, boxes, "head/class_scores_of_boxes")
     zero = writer.constant(np.float32(0), "head/no_class_score")
     stays = writer.op("Unsqueeze", [writer.op("Greater", [scores, zero], "head/stays"), axis], "head/box_stays")
     above = writer.op("Greater", [own, score_threshold], "head/class_is_above_threshold")
     own = writer.op("Where", [writer.op("And", [above, stays], "head/class_counts"), own, zero], "head/class_scores")
 
-    sizes = integers(writer, [-1, most, rule.classes_per_box], "head/best_classes_shape")
-    flat = writer.op("Reshape", [own, integers(writer, [-1, num_classes], "head/box_rows")], "head/rows_of_classes")
+    sizes = nodes.integers(writer, [-1, most, rule.classes_per_box], "head/best_classes_shape")
+    flat = writer.op(
+        "Reshape", [own, nodes.integers(writer, [-1, num_classes], "head/box_rows")], "head/rows_of_classes"
+    )
     of_boxes, limits = replace(kept, scores=flat, places=None), (rule.classes_per_box, num_classes)
     best, classes = _sort_candidates(writer, of_boxes, num_classes, limits, "head/best_scores")
     count = writer.constant(np.int64(num_classes), "head/classes_of_a_box")
     starts = writer.op("Unsqueeze", [writer.op("Mul", [boxes, count], "head/box_starts"), axis], "head/starts_of_boxes")
     classes = writer.op("Reshape", [classes, sizes], "head/further_classes")
     total = most * rule.classes_per_box
-    flat_sizes = integers(writer, [-1, total], "head/further_places_shape")
+    flat_sizes = nodes.integers(writer, [-1, total], "head/further_places_shape")
     places = writer.op("Add", [classes, starts], "head/class_places")
     places = writer.op("Reshape", [places, flat_sizes], "head/further_places")
     scores = writer.op("Reshape", [best, flat_sizes], "head/further_scores")
@@ -228,12 +230,12 @@ def _sort_candidates(
     (num_rows, most), places = limits, kept.places
     below = length if places is None else places.below
     at_most_kept = min(length, max(2, most), MAX_CANDIDATES)
-    flat_shape = integers(writer, [-1, length], "head/flat_shape")
+    flat_shape = nodes.integers(writer, [-1, length], "head/flat_shape")
     flat = writer.op("Reshape", [kept.scores, flat_shape], "head/kept_scores_flat")
-    limit = integers(writer, [at_most_kept], "head/max_kept")
+    limit = nodes.integers(writer, [at_most_kept], "head/max_kept")
     by_score, own = writer.ops("TopK", [flat, limit], ["head/sorted_scores", "head/sorted_slots"], axis=1)
     if places is not None:
-        own = gathered(writer, places.values, own, "head/sorted_places")
+        own = nodes.gathered(writer, places.values, own, "head/sorted_places")
 
     holds_keys = min(at_most_kept, num_rows + 1) * below <= FLOAT32_COUNTS_TO
     dtype: KeyDtype = np.dtype(np.float32 if holds_keys else np.int64)
@@ -242,7 +244,7 @@ def _sort_candidates(
     if dtype != np.int64:
         own = writer.op("Cast", [own], "head/slots_float", to=ir.DataType.FLOAT)
     keys = writer.op("Add", [writer.op("Mul", [rank, width], "head/scaled_rank"), own], "head/unique_keys")
-    rows = integers(writer, [num_rows], "head/num_rows")
+    rows = nodes.integers(writer, [num_rows], "head/num_rows")
     row_keys = writer.ops("TopK", [keys, rows], ["head/row_keys", "head/row_order"], axis=1, largest=0)[0]
     if dtype != np.int64:
         row_keys = writer.op("Cast", [row_keys], "head/row_keys_int64", to=ir.DataType.INT64)
@@ -258,7 +260,7 @@ def _rank_distinct(writer: GraphWriter, falling: ir.Value, length: int, num_rows
     after = _cut(writer, falling, 1, length, "head/scores_after")
     drops = writer.op("Greater", [before, after], "head/score_drops")
     steps = writer.op("Cast", [drops], "head/score_steps", to=ir.DataType.from_numpy(dtype))
-    pads = integers(writer, [0, 1, 0, 0], "head/rank_pads")
+    pads = nodes.integers(writer, [0, 1, 0, 0], "head/rank_pads")
     best = writer.constant(dtype.type(0), "head/best_rank")
     padded = writer.op("Pad", [steps, pads, best], "head/score_steps_from_best")
     rank = writer.op("CumSum", [padded, writer.constant(np.int64(1), "head/rank_axis")], "head/rank")
@@ -271,7 +273,7 @@ def _rank_distinct(writer: GraphWriter, falling: ir.Value, length: int, num_rows
 def _cut(writer: GraphWriter, value: ir.Value, start: int, stop: int, name: str) -> ir.Value:
     """Columns ``start..stop - 1`` of a ``[N, length]`` value."""
     roles = (("start", start), ("stop", stop), ("axis", 1))
-    bounds = [integers(writer, [number], f"{name}:{role}") for role, number in roles]
+    bounds = [nodes.integers(writer, [number], f"{name}:{role}") for role, number in roles]
     return writer.op("Slice", [value, *bounds], name)
 
 
@@ -279,7 +281,7 @@ def _gather_classes(writer: GraphWriter, own_classes: ir.Value, anchors: ir.Valu
     """The rows' classes where each box has one, ``[N, K]``; padded rows gather that of box 0."""
     first = writer.constant(np.int64(0), "head/first_box")
     boxes = writer.op("Where", [valid, anchors, first], "head/row_boxes")
-    axis = integers(writer, [2], "head/class_axis")
+    axis = nodes.integers(writer, [2], "head/class_axis")
     flat = writer.op("Squeeze", [own_classes, axis], "head/classes_of_boxes")
     return writer.op("GatherElements", [flat, boxes], "head/row_classes", axis=1)
 

@@ -34,22 +34,18 @@ import numpy as np
 
 from converters import require
 from converters.errors import OptionError
+from converters.heads import nodes
 from converters.heads.arithmetic import (
     LEAST_PROBABILITY,
     Float32,
     centers_and_sizes,
-    clip_nodes,
     clip_xyxy,
-    clipped_corners_nodes,
     corners_from_centers,
-    integers,
     lattice_boxes,
     logarithms_of,
     logit,
     sigmoid,
-    sigmoid_nodes,
     softmax,
-    split_nodes,
 )
 from converters.heads.base import Head, RawOutput
 
@@ -260,7 +256,7 @@ class Ssd(Head):
         arrays = outputs
         if self.joined:
             names = [f"head/{part}" for part in self.parts]
-            arrays = split_nodes(writer, outputs[0], self._widths(), names, axis=2)
+            arrays = nodes.split(writer, outputs[0], self._widths(), names, axis=2)
         parts = dict(zip(self.parts, arrays, strict=True))
         offsets, priors = parts["offsets"], parts.get("priors")
         if self.scales != (1, 1, 1, 1):
@@ -270,20 +266,20 @@ class Ssd(Head):
         boxes = self._center_nodes if self.coding == "centers" else self._corner_nodes
         decoded = boxes(writer, offsets, priors, name)
         if self.yx_first:
-            order = integers(writer, SWAPPED, "head/xy_order")
+            order = nodes.integers(writer, SWAPPED, "head/xy_order")
             decoded = writer.op("Gather", [decoded, order], "head/boxes", axis=2)
         return decoded, self._score_nodes(writer, parts["scores"])
 
     def _center_nodes(self, writer: GraphWriter, offsets: ir.Value, priors: ir.Value | None, name: str) -> ir.Value:
         names = ["head/offsets_of_centers", "head/logarithms_of_sizes"]
-        xy, wh = split_nodes(writer, offsets, [2, 2], names, axis=2)
+        xy, wh = nodes.split(writer, offsets, [2, 2], names, axis=2)
         if priors is None:
             centers_xy, sizes_wh = np.split(self._priors(), 2, axis=1)
             low = writer.constant(centers_xy, "head/prior_centers")
             sizes = writer.constant(sizes_wh, "head/prior_sizes")
             half_sizes = writer.constant(sizes_wh / np.float32(2), "head/half_prior_sizes")
         else:
-            low, sizes = split_nodes(writer, priors, [2, 2], ["head/prior_centers", "head/prior_sizes"], axis=2)
+            low, sizes = nodes.split(writer, priors, [2, 2], ["head/prior_centers", "head/prior_sizes"], axis=2)
             two = writer.constant(np.float32(2), "head/two")
             half_sizes = writer.op("Div", [sizes, two], "head/half_prior_sizes")
         moved = writer.op("Mul", [xy, sizes], "head/moves_of_centers")
@@ -291,7 +287,7 @@ class Ssd(Head):
         powers = writer.op("Exp", [wh], "head/multiples_of_sizes")
         half = writer.op("Mul", [powers, half_sizes], "head/half_sizes")
         if self.clipped:
-            return clipped_corners_nodes(writer, centers, half, name)
+            return nodes.clipped_corners(writer, centers, half, name)
         first = writer.op("Sub", [centers, half], "head/first_corners")
         second = writer.op("Add", [centers, half], "head/second_corners")
         return writer.op("Concat", [first, second], name, axis=2)
@@ -302,24 +298,24 @@ class Ssd(Head):
             corners = writer.constant(own, "head/prior_corners")
             both = writer.constant(np.tile(own[:, 2:4] - own[:, 0:2], 2), "head/prior_sizes")
         else:
-            low, high = split_nodes(writer, priors, [2, 2], ["head/prior_low", "head/prior_high"], axis=2)
+            low, high = nodes.split(writer, priors, [2, 2], ["head/prior_low", "head/prior_high"], axis=2)
             size = writer.op("Sub", [high, low], "head/prior_size")
             corners, both = priors, writer.op("Concat", [size, size], "head/prior_sizes", axis=2)
         moved = writer.op("Mul", [offsets, both], "head/moves_of_corners")
         names = ["head/first_corners", "head/second_corners_raw"]
-        first, second = split_nodes(writer, writer.op("Add", [moved, corners], "head/corners"), [2, 2], names, axis=2)
+        first, second = nodes.split(writer, writer.op("Add", [moved, corners], "head/corners"), [2, 2], names, axis=2)
         second = writer.op("Max", [first, second], "head/second_corners")
         if not self.clipped:
             return writer.op("Concat", [first, second], name, axis=2)
-        return clip_nodes(writer, writer.op("Concat", [first, second], "head/boxes_unclipped", axis=2), name)
+        return nodes.clip_xyxy(writer, writer.op("Concat", [first, second], "head/boxes_unclipped", axis=2), name)
 
     def _score_nodes(self, writer: GraphWriter, scores: ir.Value) -> ir.Value:
         if self.activation == "softmax":
             scores = writer.op("Softmax", [scores], "head/class_probabilities", axis=2)
         if self.background:
             names = ["head/background", "head/scores_of_classes"]
-            scores = split_nodes(writer, scores, [1, self.num_classes], names, axis=2)[1]
-        return sigmoid_nodes(writer, scores, "head/scores") if self.activation == "sigmoid" else scores
+            scores = nodes.split(writer, scores, [1, self.num_classes], names, axis=2)[1]
+        return nodes.sigmoid(writer, scores, "head/scores") if self.activation == "sigmoid" else scores
 
     def default_boxes(self) -> Float32:
         """The priors; boxes side by side where they are an output."""

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters._ir import ir
-from converters.heads.arithmetic import integers
+from converters.heads import nodes
 from converters.heads.nms import MAX_CANDIDATES
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Places:
             return values
         size = writer.constant(np.int64(self.size), f"{name}:group_size")
         position = writer.op("Div", [values, size], f"{name}:position_of_group")
-        group = gathered(writer, self.groups, position, f"{name}:group")
+        group = nodes.gathered(writer, self.groups, position, f"{name}:group")
         start = writer.op("Mul", [group, size], f"{name}:start")
         return writer.op("Add", [start, writer.op("Mod", [values, size], f"{name}:inside")], name)
 
@@ -106,7 +106,7 @@ def suppress(
     most = spec.suppression.max_boxes(spec.thresholds.max_detections)
     rows_needed = -(-most // spec.competing_classes)
     padding = max(1, rows_needed - spec.num_boxes)
-    boxes = append_boxes(writer, boxes, padding, 0.0, "head/boxes_and_sentinel")
+    boxes = nodes.append_boxes(writer, boxes, padding, 0.0, "head/boxes_and_sentinel")
     total = spec.num_boxes * spec.competing_classes
     form = _suppress_all if spec.num_candidates == total else _suppress_best
     return form(writer, Kept(boxes, scores, padding), score_threshold, iou_threshold, spec)
@@ -124,7 +124,7 @@ def _suppress_all(
     by_class = writer.op("Transpose", [scores], "head/scores_by_class", perm=[0, 2, 1])
     selected = _selected(writer, given.boxes, by_class, iou_threshold, spec)
 
-    order = integers(writer, [0, 2, 1], "head/batch_box_class_order")
+    order = nodes.integers(writer, [0, 2, 1], "head/batch_box_class_order")
     places = writer.op("Gather", [selected, order], "head/selected_batch_box_class", axis=1)
     box_column = writer.constant(np.array(2, np.int64), "head/box_column")
     box_indices = writer.op("Gather", [selected, box_column], "head/selected_boxes", axis=1)
@@ -165,12 +165,12 @@ def _suppress_best(
     minus_one = writer.constant(np.float32(-1), "head/mark_of_box_0")
     marks = writer.op("Sub", [minus_one, numbers], "head/selected_marks")
     # as it is: TVM cannot compute with the rows of NonMaxSuppression, but with what a Gather gives of them
-    order = integers(writer, [0, 1, 2], "head/batch_class_box_order")
+    order = nodes.integers(writer, [0, 1, 2], "head/batch_class_box_order")
     where = writer.op("Gather", [selected, order], "head/selected_batch_class_box_again", axis=1)
     marked = writer.op("ScatterND", [table, where, marks], "head/marked_scores")
-    shape = integers(writer, [-1, (spec.num_boxes + 1) * spec.competing_classes], "head/marked_scores_shape")
+    shape = nodes.integers(writer, [-1, (spec.num_boxes + 1) * spec.competing_classes], "head/marked_scores_shape")
     marked = writer.op("Reshape", [marked, shape], "head/marked_scores_flat")
-    stays = writer.op("Less", [gathered(writer, marked, by_class, "head/marks"), zero], "head/is_kept")
+    stays = writer.op("Less", [nodes.gathered(writer, marked, by_class, "head/marks"), zero], "head/is_kept")
     if spec.suppression.class_first:
         places = Places(by_class, (spec.num_boxes + 1) * spec.competing_classes, spec.num_candidates)
     return Kept(given.boxes, writer.op("Where", [stays, scores, zero], "head/kept_scores"), given.padding, places)
@@ -179,10 +179,10 @@ def _suppress_best(
 def _table_by_class(writer: GraphWriter, slots: ir.Value, scores: ir.Value, spec: DetectorSpec) -> ir.Value:
     """Scores of candidates in their slots, the sentinel's behind each class, else 0: float32 ``[N, NC, B + 1]``."""
     classes, width = spec.competing_classes, spec.num_boxes + 1
-    bounds = [integers(writer, [number], f"head/batch_{role}") for number, role in ((0, "start"), (1, "stop"))]
+    bounds = [nodes.integers(writer, [number], f"head/batch_{role}") for number, role in ((0, "start"), (1, "stop"))]
     batch = writer.op("Slice", [writer.op("Shape", [slots], "head/candidates_shape"), *bounds], "head/batch")
     size, one = (
-        writer.op("Concat", [batch, integers(writer, [number], f"{name}:width")], name, axis=0)
+        writer.op("Concat", [batch, nodes.integers(writer, [number], f"{name}:width")], name, axis=0)
         for number, name in ((classes * width, "head/table_shape"), (1, "head/sentinels_shape"))
     )
     blank = writer.op("ConstantOfShape", [size], "head/no_scores", value=ir.tensor(np.zeros(1, np.float32)))
@@ -194,7 +194,7 @@ def _table_by_class(writer: GraphWriter, slots: ir.Value, scores: ir.Value, spec
         of_all = writer.op("Expand", [of_one, one], f"head/sentinel_{name}")
         operands.append(writer.op("Concat", [value, of_all], f"head/{name}_and_sentinels", axis=1))
     flat = writer.op("ScatterElements", [blank, *operands], "head/scores_by_class_flat", axis=1)
-    shape = integers(writer, [-1, classes, width], "head/scores_by_class_shape")
+    shape = nodes.integers(writer, [-1, classes, width], "head/scores_by_class_shape")
     return writer.op("Reshape", [flat, shape], "head/scores_by_class")
 
 
@@ -203,21 +203,23 @@ def _best(
 ) -> tuple[ir.Value, Places]:
     """The best ``spec.num_candidates`` scores ``[N, C]``, none below the threshold, and where they are."""
     total, count = spec.num_boxes * spec.competing_classes, spec.num_candidates
-    limit = integers(writer, [count], "head/num_candidates")
+    limit = nodes.integers(writer, [count], "head/num_candidates")
     size = max(n for n in range(1, GROUP + 1) if total % n == 0) if total >= MANY else 1
     picked, chosen, width, least = scores, None, total, score_threshold
     if size > 1:
-        shape = integers(writer, [-1, total // size, size], "head/groups_shape")
+        shape = nodes.integers(writer, [-1, total // size, size], "head/groups_shape")
         groups = writer.op("Reshape", [scores, shape], "head/groups")
-        axis = integers(writer, [2], "head/group_axis")
+        axis = nodes.integers(writer, [2], "head/group_axis")
         maxima = writer.op("ReduceMax", [groups, axis], "head/group_maxima", keepdims=0)
         maxima = writer.op("Max", [maxima, score_threshold], "head/group_maxima_or_threshold")
         names = ["head/best_maxima", "head/best_groups"]
         best, chosen = writer.ops("TopK", [maxima, limit], names, axis=1)
         least = _just_below(writer, best, count)
         chosen = _rising(writer, chosen, limit, total // size)
-        picked, width = gathered(writer, groups, chosen, "head/groups_of_candidates"), count * size
-    flat = writer.op("Reshape", [picked, integers(writer, [-1, width], "head/flat_scores_shape")], "head/all_scores")
+        picked, width = nodes.gathered(writer, groups, chosen, "head/groups_of_candidates"), count * size
+    flat = writer.op(
+        "Reshape", [picked, nodes.integers(writer, [-1, width], "head/flat_scores_shape")], "head/all_scores"
+    )
     flat = writer.op("Max", [flat, least], "head/flat_scores")
     names = ["head/candidate_scores", "head/candidate_indices"]
     best, indices = writer.ops("TopK", [flat, limit], names, axis=1)
@@ -226,7 +228,7 @@ def _best(
 
 def _just_below(writer: GraphWriter, falling: ir.Value, count: int) -> ir.Value:
     """Less than the last of ``[N, count]`` falling numbers of 0 or more, by one or two float32 at most: ``[N, 1]``."""
-    place = integers(writer, [count - 1], "head/last_candidate")
+    place = nodes.integers(writer, [count - 1], "head/last_candidate")
     last = writer.op("Gather", [falling, place], "head/least_maximum", axis=1)
     below_one = writer.constant(np.nextafter(np.float32(1), np.float32(0)), "head/just_below_one")
     smallest = writer.constant(np.nextafter(np.float32(0), np.float32(1)), "head/smallest_number")
@@ -249,7 +251,7 @@ def _selected(
     """What NonMaxSuppression selects of boxes and their scores ``[N, NC, B + P]``: batch, class and box, ``[n, 3]``."""
     most = spec.suppression.max_boxes(spec.thresholds.max_detections)
     limits = (most, spec.suppression.per_class or MAX_CANDIDATES)
-    cap = integers(writer, [min(limits) + 1], "head/max_boxes_per_class")
+    cap = nodes.integers(writer, [min(limits) + 1], "head/max_boxes_per_class")
     above_zero = writer.constant(np.array([0], np.float32), "head/nms_score_threshold")
     inputs = [boxes, by_class, cap, iou_threshold, above_zero]
     return writer.op("NonMaxSuppression", inputs, "head/selected_batch_class_box")
@@ -263,22 +265,9 @@ def _with_sentinel(writer: GraphWriter, scores: ir.Value, padding: int, spec: De
     """Scores ``[N, B, NC]`` with padding of 0 behind them, the sentinel last."""
     name, sentinel = "head/scores_and_sentinel", _sentinel_score(spec)
     if padding == 1:
-        return append_boxes(writer, scores, 1, sentinel, name)
+        return nodes.append_boxes(writer, scores, 1, sentinel, name)
     # no Pad behind a Pad, which IREE's compiler does not take
-    filled = append_boxes(writer, scores, padding, 0.0, "head/scores_filled_up")
+    filled = nodes.append_boxes(writer, scores, padding, 0.0, "head/scores_filled_up")
     is_last = np.arange(spec.num_boxes + padding).reshape(-1, 1) == spec.num_boxes + padding - 1
     mask = writer.constant(is_last, "head/is_sentinel")
     return writer.op("Where", [mask, writer.constant(np.float32(sentinel), "head/sentinel_score"), filled], name)
-
-
-def append_boxes(writer: GraphWriter, value: ir.Value, count: int, fill: float, name: str) -> ir.Value:
-    """Append ``count`` rows of ``fill`` on axis 1 of a rank-3 value."""
-    pads = integers(writer, [0, 0, 0, 0, count, 0], f"{name}:pads")
-    return writer.op("Pad", [value, pads, writer.constant(np.float32(fill), f"{name}:fill")], name)
-
-
-def gathered(writer: GraphWriter, values: ir.Value, indices: ir.Value, name: str) -> ir.Value:
-    """Entries of each image: values ``[N, many, ...]``, indices ``[N, C]`` -> ``[N, C, ...]``."""
-    axis = integers(writer, [2], f"{name}:axis")
-    where = writer.op("Unsqueeze", [indices, axis], f"{name}:indices")
-    return writer.op("GatherND", [values, where], name, batch_dims=1)

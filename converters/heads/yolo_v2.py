@@ -18,17 +18,15 @@ import numpy as np
 
 from converters import require
 from converters.errors import OptionError
+from converters.heads import nodes
 from converters.heads.arithmetic import (
     LEAST_PROBABILITY,
     Float32,
-    exponential_box_nodes,
     exponential_boxes,
     logarithms_of,
     logit,
     sigmoid,
-    sigmoid_nodes,
     softmax,
-    split_nodes,
 )
 from converters.heads.base import CellHead, Level, lists_to_tuples
 
@@ -157,10 +155,10 @@ class YoloV2(CellHead):
         """The twin of ``decode``."""
         rows = self._row_nodes(writer, outputs)
         names = ["head/raw_xy", "head/raw_wh", "head/raw_objectness", "head/class_logits"]
-        xy, wh, objectness, class_logits = split_nodes(writer, rows, [2, 2, 1, self.num_classes], names, axis=2)
-        centers = self._center_nodes(writer, sigmoid_nodes(writer, xy, "head/offsets_xy"), one_grid=True)
-        boxes = exponential_box_nodes(writer, centers, wh, self._priors_wh(), axis=2)
-        confidence = sigmoid_nodes(writer, objectness, "head/objectness")
+        xy, wh, objectness, class_logits = nodes.split(writer, rows, [2, 2, 1, self.num_classes], names, axis=2)
+        centers = self._center_nodes(writer, nodes.sigmoid(writer, xy, "head/offsets_xy"), one_grid=True)
+        boxes = nodes.exponential_boxes(writer, centers, wh, self._priors_wh(), axis=2)
+        confidence = nodes.sigmoid(writer, objectness, "head/objectness")
         if self.num_classes == 1:
             return boxes, confidence
         probabilities = writer.op("Softmax", [class_logits], "head/class_probabilities", axis=2)

@@ -21,16 +21,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from converters import require
-from converters.heads.arithmetic import (
-    exponential_box_nodes,
-    exponential_boxes,
-    logarithms_of,
-    logit,
-    sigmoid,
-    sigmoid_nodes,
-    split_nodes,
-    split_scores,
-)
+from converters.heads import nodes
+from converters.heads.arithmetic import exponential_boxes, logarithms_of, logit, sigmoid, split_scores
 from converters.heads.base import STRIDES, CellHead, Level, RawOutput, misfit_of_list
 
 if TYPE_CHECKING:
@@ -105,12 +97,12 @@ class Yolox(CellHead):
         """The twin of ``decode``."""
         rows = self._row_nodes(writer, outputs) if self.separate else outputs[0]
         names = ["head/raw_xy", "head/raw_wh", "head/objectness_raw", "head/classes_raw"]
-        xy, wh, objectness, classes = split_nodes(writer, rows, [2, 2, 1, self.num_classes], names, axis=2)
+        xy, wh, objectness, classes = nodes.split(writer, rows, [2, 2, 1, self.num_classes], names, axis=2)
         centers = self._center_nodes(writer, xy)
-        boxes = exponential_box_nodes(writer, centers, wh, self._priors_wh(), of="cell")
+        boxes = nodes.exponential_boxes(writer, centers, wh, self._priors_wh(), of="cell")
         if not self.activated:
-            objectness = sigmoid_nodes(writer, objectness, "head/objectness")
-            classes = sigmoid_nodes(writer, classes, "head/class_probabilities")
+            objectness = nodes.sigmoid(writer, objectness, "head/objectness")
+            classes = nodes.sigmoid(writer, classes, "head/class_probabilities")
         return boxes, writer.op("Mul", [objectness, classes], "head/scores")
 
     def default_boxes(self) -> Float32:
