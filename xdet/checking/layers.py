@@ -46,7 +46,6 @@ from xdet.errors import ModelError, UsageError
 from xdet.model.surgery import cut_layer, exact_codes
 from xdet.pictures.preparation import Preparation, prepare
 from xdet.runtimes.ort_session import OrtSession, SessionChoices
-from xdet.runtimes.table import RUNTIMES
 from xdet.writing.files import write_bytes
 
 if TYPE_CHECKING:
@@ -81,8 +80,7 @@ def compare_layers(pair: OpenedPair, images: NDArray[np.uint8], runtimes: OpenRu
     Args:
         pair: the two files.
         images: uint8 RGB ``(N, height, width, 3)`` at network size.
-        runtimes: ONNX Runtime, and the source's witness. The translation follows LiteRT's ``xnnpack``; its other
-            kernels round every operator in their own way, so *local* may be one code everywhere.
+        runtimes: ONNX Runtime, and the source's witness.
 
     Raises:
         ModelError: a source that shares no tensor with the model, or rounds its float activations at run time.
@@ -93,9 +91,7 @@ def compare_layers(pair: OpenedPair, images: NDArray[np.uint8], runtimes: OpenRu
             f"'{pair.source.file}' rounds its float activations at run time, and the model does not: "
             "the layers of such a TFLite file are not compared, its weights are"
         )
-    witness = runtimes.witness
-    least = int(witness.provider != RUNTIMES[str(witness.runtime)].usual)
-    shared, absent = _shared(pair, least)
+    shared, absent = _shared(pair)
     comparing = _Comparing(pair, shared)
     raw = [output.value_name for output in pair.document.spec.network_outputs]
     names, fused_differs = [layer.twin for layer in shared if layer.twin != IMAGE], 0
@@ -117,7 +113,7 @@ def source_codes(pair: OpenedPair, images: NDArray[np.uint8], runtimes: OpenRunt
     LiteRT's integers; of a source of real numbers float32, or the codes nearest to them. Arguments and errors are those
     of ``compare_layers``.
     """
-    shared, _ = _shared(pair, 0)
+    shared, _ = _shared(pair)
     held = source_values(runtimes, shared, images)
     return [{layer.twin: layer.to_graph(values[layer.source.name]) for layer in shared} for values in held]
 
@@ -126,7 +122,7 @@ def first_divergence(
     pair: OpenedPair, picture: NDArray[np.uint8], runtimes: OpenRuntimes
 ) -> tuple[str, Distance] | None:
     """The first tensor of codes on both sides whose codes differ, and how far; None where there is none."""
-    shared = tuple(layer for layer in _shared_layers(pair, 0)[0] if layer.in_codes)
+    shared = tuple(layer for layer in _shared_layers(pair)[0] if layer.in_codes)
     if not shared:
         return None
     (theirs,) = source_values(runtimes, shared, picture)
@@ -301,9 +297,9 @@ class _Comparing:
         return codes
 
 
-def _shared(pair: OpenedPair, least_bound: int) -> tuple[tuple[_Shared, ...], dict[str, str]]:
+def _shared(pair: OpenedPair) -> tuple[tuple[_Shared, ...], dict[str, str]]:
     """``_shared_layers``, of which there must be some."""
-    shared, absent = _shared_layers(pair, least_bound)
+    shared, absent = _shared_layers(pair)
     if not pair.origin.layers:
         raise ModelError(
             f"'{pair.source.file}' has no layers that are compared: "
@@ -314,7 +310,7 @@ def _shared(pair: OpenedPair, least_bound: int) -> tuple[tuple[_Shared, ...], di
     return shared, absent
 
 
-def _shared_layers(pair: OpenedPair, least_bound: int) -> tuple[tuple[_Shared, ...], dict[str, str]]:
+def _shared_layers(pair: OpenedPair) -> tuple[tuple[_Shared, ...], dict[str, str]]:
     """The tensors that exist on both sides, and those that a pass took away, in the source's order."""
     shared: list[_Shared] = []
     absent: dict[str, str] = {}
@@ -322,8 +318,7 @@ def _shared_layers(pair: OpenedPair, least_bound: int) -> tuple[tuple[_Shared, .
     of_twins: dict[str, int] = {}  # a QUANTIZE that changes no code shares the twin, and its rounding
     for layer in pair.origin.layers:
         twin = pair.document.tensors.get(layer.name)
-        own = max(least_bound, layer.bound) if layer.reads else layer.bound
-        bound = max([own, *(bounds.get(name, 0) for name in layer.reads)])
+        bound = max([layer.bound, *(bounds.get(name, 0) for name in layer.reads)])
         if twin is None or not layer.is_compared:
             bounds[layer.name] = bound
         elif twin.onnx is None or (twin.fate, twin.by) not in COMPARED_FATES:

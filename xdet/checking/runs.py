@@ -7,9 +7,10 @@ result is noted (``Gaps``), and the others go on.
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -130,19 +131,21 @@ def run_all(
     Raises:
         UsageError: a runtime refuses what the caller asks of it.
     """
-    inputs = replace(inputs, progress=_one_at_a_time(inputs.progress))
+    lock, tell = Lock(), inputs.progress
+
+    def progress(name: str, images: int) -> None:
+        with lock:
+            tell(name, images)
+
+    inputs = replace(inputs, progress=progress)
     with _thread() as for_source, _thread() as for_subprocesses:
         # the witness comes last: it stays open, and its subprocess has served the others
         ordered = sorted(sources, key=inputs.runtimes.is_witness)
         running = [for_source.submit(_attempt, inputs, choices, of_source=True) for choices in ordered]
-        there = [
-            None if runs_here(runtime) else for_subprocesses.submit(_attempt, inputs, runtime) for runtime in finished
-        ]
-        attempts = [
-            _attempt(inputs, runtime) if future is None else future
-            for runtime, future in zip(finished, there, strict=True)
-        ]
-        of_model = [attempt.result() if isinstance(attempt, Future) else attempt for attempt in attempts]
+        order, apart = range(len(finished)), [not runs_here(runtime) for runtime in finished]
+        there = {i: for_subprocesses.submit(_attempt, inputs, finished[i]) for i in order if apart[i]}
+        here = {i: _attempt(inputs, finished[i]) for i in order if not apart[i]}
+        of_model = [there[i].result() if apart[i] else here[i] for i in order]
         of_source = [future.result() for future in running]
     gaps = Gaps(inputs.are_named, suggest_runtimes(finished))
     for _, found in (*of_source, *of_model):
@@ -169,16 +172,6 @@ def _thread() -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _one_at_a_time(progress: Callable[[str, int], None]) -> Callable[[str, int], None]:
-    lock = Lock()
-
-    def advance(name: str, images: int) -> None:
-        with lock:
-            progress(name, images)
-
-    return advance
-
-
 def _attempt(
     inputs: CheckInputs, runtime: RuntimeChoices | Runtime, *, of_source: bool = False
 ) -> tuple[Run | None, Gaps]:
@@ -190,11 +183,7 @@ def _attempt(
 
 
 def _run(inputs: CheckInputs, runtime: RuntimeChoices | Runtime, name: str, *, of_source: bool) -> Run:
-    pixels = inputs.pixels[: inputs.counts[name]]
-
-    def progress(count: int) -> None:
-        inputs.progress(name, count)
-
+    pixels, progress = inputs.pixels[: inputs.counts[name]], partial(inputs.progress, name)
     if of_source and isinstance(runtime, RuntimeChoices):
         return run_source(inputs.pair.source, runtime, Work(pixels, progress=progress), inputs.runtimes)
     gives_boxes = inputs.pair.document.spec.gives_boxes

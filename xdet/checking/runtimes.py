@@ -134,22 +134,15 @@ def runs_here(runtime: RuntimeChoices | Runtime) -> bool:
 class OpenRuntimes:
     """The runtimes of one check: those that several parts ask stay open until its end, so each opens a file once.
 
-    They are ONNX Runtime's CPU kernels for the model, and for the source the witness, its own runtime's usual kernels
-    unless another is named. With ``record`` ONNX Runtime tells its optimised graph and where nodes run (``recorded``).
+    They are ONNX Runtime's CPU kernels for the model, and for the source the witness, its own runtime's usual kernels.
+    With ``record`` ONNX Runtime tells its optimised graph and where nodes run (``recorded``).
     """
 
-    def __init__(
-        self,
-        pair: OpenedPair,
-        threads: int | None = None,
-        *,
-        record: bool = False,
-        witness: RuntimeChoices | None = None,
-    ) -> None:
+    def __init__(self, pair: OpenedPair, threads: int | None = None, *, record: bool = False) -> None:
         takers = ((name, row) for name, row in RUNTIMES.items() if pair.source.format in row.formats)
         name, row = next(takers)  # every format has one
         self.main = RuntimeChoices("onnxruntime", "cpu", threads)
-        self.witness = witness or RuntimeChoices(name, row.usual, threads)
+        self.witness = RuntimeChoices(name, row.usual, threads)
         self.recorded: PlacementRecording | None = None
         self._pair, self._record = pair, record
         self._kept: dict[bool, Runtime] = {}

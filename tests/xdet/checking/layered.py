@@ -16,16 +16,13 @@ if TYPE_CHECKING:
 
     from xdet.checking.pair import OpenedPair
     from xdet.checking.result import LayerComparison
-    from xdet.runtimes.base import RuntimeChoices
 
 
 def opened(model: bytes, source: Path) -> OpenedPair:
     return open_pair(ModelFile(Path("model.onnx"), model, "onnx"), source)
 
 
-def layers_of(
-    model: bytes, source: Path, images: NDArray[np.uint8], *, witness: RuntimeChoices | None = None
-) -> LayerComparison:
+def layers_of(model: bytes, source: Path, images: NDArray[np.uint8]) -> LayerComparison:
     pair = opened(model, source)
-    with OpenRuntimes(pair, witness=witness) as runtimes:
+    with OpenRuntimes(pair) as runtimes:
         return compare_layers(pair, images, runtimes)

@@ -37,7 +37,6 @@ from xdet.checking.runtimes import OpenRuntimes
 from xdet.errors import ModelError, UsageError
 from xdet.model.surgery import exact_codes
 from xdet.pictures.images import read_image, resize_image
-from xdet.runtimes.base import RuntimeChoices
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,15 +114,6 @@ def test_a_fault_is_named_with_its_layer(
     assert not any(layer.is_misrun for layer in found.layers)
     behind = found.layers[found.layers.index(found.first_fault) + 1 :]
     assert any(layer.accumulated.differing for layer in behind)  # the fault drifts on, and is not blamed on others
-
-
-def test_litert_s_other_kernels_are_one_code_away_in_a_layer_and_drift_from_there(
-    person_model: bytes, embedded_tflite: Path, photograph: NDArray[np.uint8]
-) -> None:
-    found = layers_of(person_model, embedded_tflite, photograph, witness=RuntimeChoices("litert", "reference"))
-    assert found.first_fault is None
-    assert max(layer.local.worst for layer in found.layers) == 1
-    assert max(layer.accumulated.worst for layer in found.layers) > 1
 
 
 def test_a_source_of_another_format_is_refused(person_model: bytes, tmp_path: Path) -> None:

@@ -254,11 +254,6 @@ def scores_at_the_threshold(bench: Bench) -> Float32:
     return rows
 
 
-def nothing_at_all(bench: Bench) -> Float32:
-    """No score above the threshold: no row, and only padding."""
-    return bench.blank()
-
-
 def picture_edges(bench: Bench) -> Float32:
     """Boxes of growing size in every cell of the border, pushed outwards: all are clipped to the picture."""
     rows, spec, head = bench.blank(), bench.spec, bench.head
@@ -275,11 +270,6 @@ def picture_edges(bench: Bench) -> Float32:
     rows[border, 2:4] = bench.levels[(order * 29) % len(bench.levels)][:, None]
     rows[border, 4] = bench.positive[(order * 31) % len(bench.positive)]
     return rows
-
-
-def lowest_values(bench: Bench) -> Float32:
-    """Every raw value the least: boxes of next to no size, none of which counts."""
-    return np.full_like(bench.blank(), bench.low)
 
 
 def highest_values(bench: Bench) -> Float32:
@@ -304,9 +294,10 @@ PROBES: dict[str, Callable[[Bench], Float32 | None]] = {
     "classes in one place": classes_in_one_place,
     "more boxes than rows": more_than_the_rows,
     "scores at the threshold": scores_at_the_threshold,
-    "nothing at all": nothing_at_all,
+    "nothing at all": Bench.blank,  # no score above the threshold: no row, and only padding
     "picture edges": picture_edges,
-    "lowest values": lowest_values,
+    # boxes of next to no size, none of which counts
+    "lowest values": lambda bench: np.full_like(bench.blank(), bench.low),
     "highest values": highest_values,
     "smallest boxes": smallest_boxes,
 }

@@ -26,7 +26,7 @@ from converters.leaky import FloatForm, LeakyCase, float_table
 from converters.sources.tflite.operators import MOVING
 from converters.spec import HEAD
 from xdet.checking.numbers.codes import combination_at, prove_pairs
-from xdet.checking.numbers.comparison import QUANTIZERS, StaticComparison, pair_of
+from xdet.checking.numbers.comparison import QUANTIZERS, Comparison, pair_of, writer_past
 from xdet.checking.numbers.slopes import announced, case_between, is_summand, leaky_match
 from xdet.checking.numbers.tflite_source import number, owners_of, shift_of
 from xdet.model.graph import Node
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from converters.sources.tflite.reader import TfliteOperator
-    from xdet.checking.numbers.comparison import Pair, StaticComparison
-    from xdet.checking.numbers.tflite_source import StaticContext
+    from xdet.checking.numbers.comparison import Comparison, Pair
+    from xdet.checking.numbers.tflite_source import TfliteComparison
     from xdet.checking.result import Cause
     from xdet.model.graph import Node
 
 
-def compare_activations(context: StaticContext) -> None:
+def compare_activations(context: TfliteComparison) -> None:
     """Compare every pair with the tensor whose codes it reads or writes."""
     faults: dict[tuple[Cause, str, str], list[str]] = {}
     unaccounted: list[str] = []  # quantised values that belong to no tensor of the source
@@ -63,7 +63,7 @@ def compare_activations(context: StaticContext) -> None:
         context.remarks.append(f"{len(unaccounted)} pairs belong to no source tensor: {', '.join(unaccounted[:3])}")
 
 
-def _difference(context: StaticContext, index: int, found: Pair) -> tuple[Cause, str] | None:
+def _difference(context: TfliteComparison, index: int, found: Pair) -> tuple[Cause, str] | None:
     """What differs from source tensor ``index``: (cause, message), or None."""
     quant, names = context.quant(index), context.source.names
     zero_point = quant.scalar_zero_point + shift_of(context, index, unsigned=found.unsigned)
@@ -95,7 +95,7 @@ class Expected:
         return None
 
 
-def network_pairs(context: StaticComparison) -> Iterator[Pair]:
+def network_pairs(context: Comparison) -> Iterator[Pair]:
     """The pairs of the network, in front of the raw head; one without constant numbers is told."""
     for node in context.graph.nodes:
         if node.op in QUANTIZERS and context.graph.constant(node.inputs[0]) is None:
@@ -117,7 +117,7 @@ MOVES = frozenset(
 )
 
 
-def prove(context: StaticContext, node: Node, owners: tuple[int, ...]) -> bool:
+def prove(context: TfliteComparison, node: Node, owners: tuple[int, ...]) -> bool:
     """Whether a pair with other numbers than its tensor computes the same codes; what was proven is remembered."""
     if combination_at(context, node) is not None:
         return prove_pairs(context, node)
@@ -128,15 +128,13 @@ def prove(context: StaticContext, node: Node, owners: tuple[int, ...]) -> bool:
         return reader is not None and any(
             proof(context, node, reader, owners) for ops, proof in PROOFS_BY_READER if reader.op in ops
         )
-    average = context.graph.producers.get(node.inputs[0])
-    while average is not None and average.op == "Reshape":
-        average = context.graph.producers.get(average.inputs[0])
+    average = writer_past(context.graph, node.inputs[0], ("Reshape",))
     before = context.graph.producers.get(average.inputs[0]) if average and average.op in AVERAGES else None
     # what the average's own DequantizeLinear proves holds for the QuantizeLinear behind it
     return before is not None and before.op == "DequantizeLinear" and _ratio_kept(context, before, node)
 
 
-def _is_cast(context: StaticContext, node: Node, owners: tuple[int, ...]) -> bool:
+def _is_cast(context: TfliteComparison, node: Node, owners: tuple[int, ...]) -> bool:
     """Whether a pair reads codes as the numbers that the source's CAST takes them for."""
     pair = pair_of(context, node)
     return pair is not None and any(
@@ -147,7 +145,7 @@ def _is_cast(context: StaticContext, node: Node, owners: tuple[int, ...]) -> boo
     )
 
 
-def _prove_leaky(context: StaticContext, node: Node, leaky: Node, owners: tuple[int, ...]) -> bool:
+def _prove_leaky(context: TfliteComparison, node: Node, leaky: Node, owners: tuple[int, ...]) -> bool:
     pair = pair_of(context, node)
     if pair is None:
         return False
@@ -173,7 +171,7 @@ def _makes_codes(op: TfliteOperator, case: LeakyCase, scale: np.float32) -> bool
     return np.array_equal(float_table(case, FloatForm(scale, np.float32(1))), wanted)
 
 
-def _prove_rescaled(context: StaticContext, node: Node, reader: Node, owners: tuple[int, ...]) -> bool:
+def _prove_rescaled(context: TfliteComparison, node: Node, reader: Node, owners: tuple[int, ...]) -> bool:
     """An input that is read by another scale: all 256 codes are those of LiteRT's kernel."""
     op, pair = _maker_behind(context, reader), pair_of(context, node)
     if op is None or op.op not in RESCALED or pair is None:
@@ -190,7 +188,7 @@ def _prove_rescaled(context: StaticContext, node: Node, reader: Node, owners: tu
     return False
 
 
-def _prove_moved(context: StaticContext, node: Node, mover: Node, owners: tuple[int, ...]) -> bool:
+def _prove_moved(context: TfliteComparison, node: Node, mover: Node, owners: tuple[int, ...]) -> bool:
     """Codes that are only moved: read as the tensor they become, and written so again."""
     behind: Node | None = mover
     while behind is not None and behind.op in MOVES:
@@ -206,7 +204,7 @@ def _prove_moved(context: StaticContext, node: Node, mover: Node, owners: tuple[
     return True
 
 
-def _maker_behind(context: StaticContext, node: Node) -> TfliteOperator | None:
+def _maker_behind(context: TfliteComparison, node: Node) -> TfliteOperator | None:
     """The source operator whose result stands behind the QuantizeLinear that closes ``node``."""
     quantize = context.graph.only_reader(node.outputs[0])
     if quantize is None or quantize.op != "QuantizeLinear":
@@ -215,13 +213,13 @@ def _maker_behind(context: StaticContext, node: Node) -> TfliteOperator | None:
     return next((op for op in makers if op is not None), None)
 
 
-def _prove_scale(context: StaticContext, index: int, operator: str, written: np.float32, proof: str) -> None:
+def _prove_scale(context: TfliteComparison, index: int, operator: str, written: np.float32, proof: str) -> None:
     """Remember another scale of a tensor."""
     source = float(context.quant(index).scalar_scale)
     context.prove(context.source.names[index], operator, "scale", proof, source=source, written=float(written))
 
 
-def _prove_average(context: StaticContext, node: Node, average: Node, owners: tuple[int, ...]) -> bool:
+def _prove_average(context: TfliteComparison, node: Node, average: Node, owners: tuple[int, ...]) -> bool:
     behind = context.graph.only_reader(average.outputs[0])
     while behind is not None and behind.op == "Reshape":
         behind = context.graph.only_reader(behind.outputs[0])
@@ -234,7 +232,7 @@ def _prove_average(context: StaticContext, node: Node, average: Node, owners: tu
     return True
 
 
-def _ratio_kept(context: StaticContext, before: Node, after: Node) -> bool:
+def _ratio_kept(context: TfliteComparison, before: Node, after: Node) -> bool:
     """Whether two pairs around a mean keep the ratio of scales and the difference of zero-points of their tensors."""
     first, second = pair_of(context, before), pair_of(context, after)
     owners = owners_of(context, before.inputs[0]), owners_of(context, after.outputs[0])
@@ -250,7 +248,7 @@ def _ratio_kept(context: StaticContext, before: Node, after: Node) -> bool:
     return abs(ratio) <= TIE_ROOM and moved[0] == moved[1]
 
 
-def _prove_softmax(context: StaticContext, node: Node, _softmax: Node, owners: tuple[int, ...]) -> bool:
+def _prove_softmax(context: TfliteComparison, node: Node, _softmax: Node, owners: tuple[int, ...]) -> bool:
     pair = pair_of(context, node)
     for owner in owners:
         for op in context.source.readers.get(owner, ()):
@@ -262,7 +260,7 @@ def _prove_softmax(context: StaticContext, node: Node, _softmax: Node, owners: t
     return False
 
 
-Proof = Callable[["StaticContext", "Node", "Node", tuple[int, ...]], bool]  # context, the node, its reader, owners
+Proof = Callable[["TfliteComparison", "Node", "Node", tuple[int, ...]], bool]  # context, the node, its reader, owners
 PROOFS_BY_READER: tuple[tuple[frozenset[str], Proof], ...] = (
     (frozenset({"LeakyRelu"}), _prove_leaky),
     (frozenset({"Concat", "Clip", "Sigmoid"}), _prove_rescaled),

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from converters.leaky import LeakyCase
     from converters.sources.tflite.reader import TfliteOperator
     from xdet.checking.numbers.comparison import Pair
-    from xdet.checking.numbers.tflite_source import StaticContext
+    from xdet.checking.numbers.tflite_source import TfliteComparison
     from xdet.model.graph import Node
 
 NODES = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL"}
@@ -65,7 +65,7 @@ class Combination:
     steps: tuple[Node, ...] = ()
 
 
-def combination_at(context: StaticContext, node: Node) -> Combination | None:
+def combination_at(context: TfliteComparison, node: Node) -> Combination | None:
     """The sum or product that a QuantizeLinear closes or a DequantizeLinear feeds; None where there is none."""
     graph = context.graph
     binary = graph.producers.get(node.inputs[0]) if node.op == "QuantizeLinear" else node
@@ -91,12 +91,12 @@ def combination_at(context: StaticContext, node: Node) -> Combination | None:
     return None
 
 
-def _is_step(context: StaticContext, node: Node) -> bool:
+def _is_step(context: TfliteComparison, node: Node) -> bool:
     """Whether a node is a step of a product that is not fused."""
     return node.op in STEPS and all(context.graph.constant(name) is not None for name in node.inputs[1:])
 
 
-def prove_pairs(context: StaticContext, node: Node) -> bool:
+def prove_pairs(context: TfliteComparison, node: Node) -> bool:
     """Whether the numbers around the sum or product at ``node`` give XNNPACK's codes; what was proven is remembered."""
     found = combination_at(context, node)
     if found is None or found.steps or context.document.leaky_relu != "litert":
@@ -127,7 +127,7 @@ def _affine(pair: Pair) -> Affine:
     return Affine(pair.scale, pair.zero_point)
 
 
-def stepped_codes(context: StaticContext, found: Combination, pairs: Pairs) -> Integers | None:
+def stepped_codes(context: TfliteComparison, found: Combination, pairs: Pairs) -> Integers | None:
     """What a product that is computed step by step gives for pairs of codes; None where a number is not constant."""
     first, second, out = (pair_of(context, node) for node in (*found.operands, found.result))
     last = context.graph.producers.get(found.result.inputs[0])
@@ -151,7 +151,7 @@ def clamped(op: TfliteOperator, case: PairCase, codes: Integers) -> Integers:
     return np.clip(codes, *codes_between(bounds, case.out.scale, case.out.zero_point, case.lowest))
 
 
-def pairs_at(context: StaticContext, op: TfliteOperator, case: PairCase, *, unsigned: bool) -> Pairs:
+def pairs_at(context: TfliteComparison, op: TfliteOperator, case: PairCase, *, unsigned: bool) -> Pairs:
     """The pairs of codes of an operator, and LiteRT's results."""
     codes = [codes_of(context, case, index, unsigned=unsigned) for index in op.inputs[:2]]
     square = case_between(context, op.inputs[0], op.outputs[0], 1.0)
@@ -159,7 +159,7 @@ def pairs_at(context: StaticContext, op: TfliteOperator, case: PairCase, *, unsi
     return pairs_that_occur(context.source.model, op, case, codes, square)
 
 
-def case_of(context: StaticContext, op: TfliteOperator, *, unsigned: bool) -> PairCase | None:
+def case_of(context: TfliteComparison, op: TfliteOperator, *, unsigned: bool) -> PairCase | None:
     """The source operator on the graph's codes."""
     affines = []
     for index in (*op.inputs[:2], op.outputs[0]):
@@ -172,14 +172,14 @@ def case_of(context: StaticContext, op: TfliteOperator, *, unsigned: bool) -> Pa
     return PairCase(cast("PairOp", op.op), a, b, out, 0 if unsigned else -128)
 
 
-def _is_swapped(context: StaticContext, found: Combination) -> bool:
+def _is_swapped(context: TfliteComparison, found: Combination) -> bool:
     """Whether the graph has the source's second operand first."""
     a, b = found.op.inputs[:2]
     owners = [owners_of(context, node.inputs[0]) for node in found.operands]
     return (b in owners[0] or a in owners[1]) and not (a in owners[0] or b in owners[1])
 
 
-def codes_of(context: StaticContext, case: PairCase, index: int, *, unsigned: bool) -> Integers:
+def codes_of(context: TfliteComparison, case: PairCase, index: int, *, unsigned: bool) -> Integers:
     """The codes that an operand may have."""
     data = context.tensor(index).data
     if data is None:
@@ -187,7 +187,7 @@ def codes_of(context: StaticContext, case: PairCase, index: int, *, unsigned: bo
     return np.unique(data).astype(np.int64) + shift_of(context, index, unsigned=unsigned)
 
 
-def compare_steps(context: StaticContext) -> None:
+def compare_steps(context: TfliteComparison) -> None:
     """Compare every operator that stands as a table, or step by step, with its source operator."""
     for index, op in context.source.makers.items():
         last = context.writer_of(context.source.names[index])
@@ -200,7 +200,7 @@ def compare_steps(context: StaticContext) -> None:
             _judge(context, op, *run(context, op, last, unsigned=last.attributes["to"] == 2))
 
 
-def _compare_product(context: StaticContext, op: TfliteOperator, last: Node) -> None:
+def _compare_product(context: TfliteComparison, op: TfliteOperator, last: Node) -> None:
     """A product step by step between Q and DQ: all its pairs of codes; a fused one is judged with its scales."""
     combination, unsigned = combination_at(context, last), context.document.activations == "uint8"
     case = case_of(context, op, unsigned=unsigned)
@@ -210,7 +210,7 @@ def _compare_product(context: StaticContext, op: TfliteOperator, last: Node) -> 
     _judge(context, op, stepped_codes(context, combination, pairs), clamped(op, case, pairs.wanted))
 
 
-def _is_table(context: StaticContext, op: TfliteOperator, last: Node | None) -> bool:
+def _is_table(context: TfliteComparison, op: TfliteOperator, last: Node | None) -> bool:
     """Whether an operator must stand as a table of 256 codes; a tensor times itself may."""
     if op.op != "MUL":
         return op.op in TABLES
@@ -218,7 +218,7 @@ def _is_table(context: StaticContext, op: TfliteOperator, last: Node | None) -> 
     return last is not None and last.op == "Gather" and case is not None and xnnpack_takes(case)
 
 
-def _compare_table(context: StaticContext, op: TfliteOperator, last: Node | None) -> None:
+def _compare_table(context: TfliteComparison, op: TfliteOperator, last: Node | None) -> None:
     """All 256 codes of an operator on codes: what is looked up, and what LiteRT's kernel computes."""
     case = case_between(context, op.inputs[0], op.outputs[0], 1.0)
     if case is not None:
@@ -228,13 +228,13 @@ def _compare_table(context: StaticContext, op: TfliteOperator, last: Node | None
         _judge(context, op, _run_on(context, last, codes), wanted)
 
 
-def _square(_context: StaticContext, op: TfliteOperator, case: LeakyCase) -> NDArray[np.int64]:
+def _square(_context: TfliteComparison, op: TfliteOperator, case: LeakyCase) -> NDArray[np.int64]:
     """LiteRT's codes of a tensor times itself, its fused activation included."""
     bounds = BOUNDS[str(op.options.get("fused_activation", "NONE"))]
     return np.clip(square_table(case), *codes_between(bounds, case.scale_out, case.zero_point_out, -128))
 
 
-def _prelu(context: StaticContext, op: TfliteOperator, case: LeakyCase) -> NDArray[np.int64]:
+def _prelu(context: TfliteComparison, op: TfliteOperator, case: LeakyCase) -> NDArray[np.int64]:
     """LiteRT's codes of every input code and slope, the slopes in the graph's layout."""
     data, quant = context.tensor(op.inputs[1]).data, context.quant(op.inputs[1])
     rank = len(context.tensor(op.inputs[0]).shape)
@@ -246,7 +246,7 @@ def _prelu(context: StaticContext, op: TfliteOperator, case: LeakyCase) -> NDArr
     return tables.T.reshape(256, *codes.shape[1:])
 
 
-Table = Callable[["StaticContext", "TfliteOperator", "LeakyCase"], NDArray[np.int64]]
+Table = Callable[["TfliteComparison", "TfliteOperator", "LeakyCase"], NDArray[np.int64]]
 TABLES: Mapping[str, Table] = {
     "HARD_SWISH": lambda _context, _op, case: hard_swish_table(case),
     **{op: lambda _context, op, case: function_table(op.op, case) for op in ("ABS", "EXP", "TANH")},
@@ -255,7 +255,7 @@ TABLES: Mapping[str, Table] = {
 }
 
 
-def _judge(context: StaticContext, op: TfliteOperator, found: NDArray[Any] | None, wanted: NDArray[Any]) -> None:
+def _judge(context: TfliteComparison, op: TfliteOperator, found: NDArray[Any] | None, wanted: NDArray[Any]) -> None:
     layer = context.source.output_name(op)
     context.compared += wanted.size
     if found is None or found.shape != wanted.shape:
@@ -272,7 +272,7 @@ def _judge(context: StaticContext, op: TfliteOperator, found: NDArray[Any] | Non
 Codes = tuple[NDArray[Any] | None, NDArray[Any]]  # what the steps give, None where they cannot be run; what LiteRT does
 
 
-def _combined(context: StaticContext, op: TfliteOperator, last: Node, *, unsigned: bool) -> Codes:
+def _combined(context: TfliteComparison, op: TfliteOperator, last: Node, *, unsigned: bool) -> Codes:
     """All pairs of codes, by the steps and by XNNPACK."""
     leaves = _leaves(context, last)
     case = case_of(context, op, unsigned=unsigned)
@@ -292,7 +292,7 @@ def _combined(context: StaticContext, op: TfliteOperator, last: Node, *, unsigne
     return _run(context, last, dict(zip(leaves, feeds, strict=False))), wanted
 
 
-def _resized(context: StaticContext, op: TfliteOperator, last: Node, *, unsigned: bool) -> Codes:
+def _resized(context: TfliteComparison, op: TfliteOperator, last: Node, *, unsigned: bool) -> Codes:
     """A picture of two channels of random codes, resized by the steps and by XNNPACK's recipe."""
     before, after = (context.tensor(index).shape[1:3] for index in (op.inputs[0], op.outputs[0]))
     lowest = 0 if unsigned else -128
@@ -317,7 +317,7 @@ def _weights(op: TfliteOperator, size: int, new_size: int) -> tuple[NDArray[np.i
     return low, np.rint((place - low.astype(np.float32)) * np.float32(2048)).astype(np.int64)
 
 
-def _leaves(context: StaticContext, node: Node) -> list[str]:
+def _leaves(context: TfliteComparison, node: Node) -> list[str]:
     """The codes at which the steps begin, in the order of their first reading."""
     found: list[str] = []
     for name in node.inputs:
@@ -330,13 +330,13 @@ def _leaves(context: StaticContext, node: Node) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _run_on(context: StaticContext, last: Node | None, codes: NDArray[Any]) -> NDArray[Any] | None:
+def _run_on(context: TfliteComparison, last: Node | None, codes: NDArray[Any]) -> NDArray[Any] | None:
     """The result of steps that begin at one value, which holds ``codes``; None where there are other steps."""
     leaves = [] if last is None else _leaves(context, last)
     return _run(context, last, {leaves[0]: codes}) if last is not None and len(leaves) == 1 else None
 
 
-def _run(context: StaticContext, node: Node, feeds: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:
+def _run(context: TfliteComparison, node: Node, feeds: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:
     """The result of a node; None where something else than a step stands in between, or its operands do not fit."""
     inputs = []
     for name in node.inputs:

@@ -19,7 +19,7 @@ from converters.spec import IMAGE
 from xdet.checking.result import Cause, Finding, ProvenChange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     import onnx_ir as ir
     from numpy.typing import NDArray
@@ -170,7 +170,7 @@ MOVERS = frozenset({
 
 
 @dataclass(eq=False)
-class StaticComparison:
+class Comparison:
     """A finished model beside a source of any format; filled by the comparisons."""
 
     graph: FinishedGraph
@@ -262,7 +262,15 @@ class CheckedSource:
     nodes: ir.Graph | None = None  # its operators; None for formats other than ONNX
 
 
-Compare = Callable[["FinishedGraph", "ModelDocument"], "StaticComparison"]
+Compare = Callable[["FinishedGraph", "ModelDocument"], "Comparison"]
+
+
+def writer_past(graph: FinishedGraph, value: str, ops: Collection[str]) -> Node | None:
+    """The node that computes a value, in front of operators that only move it; None where none does."""
+    node = graph.producers.get(value)
+    while node is not None and node.op in ops:
+        node = graph.producers.get(node.inputs[0])
+    return node
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +297,7 @@ class Pair:
         return (self.scale, self.zero_point, self.unsigned) == (other.scale, other.zero_point, other.unsigned)
 
 
-def pair_of(context: StaticComparison, node: Node | None) -> Pair | None:
+def pair_of(context: Comparison, node: Node | None) -> Pair | None:
     """The numbers of a node; None where it is no such node, or they are not constant numbers."""
     if node is None or node.op not in QUANTIZERS:
         return None

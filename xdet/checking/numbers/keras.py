@@ -36,7 +36,7 @@ from xdet.checking.numbers.comparison import (
     added,
     pair_of,
 )
-from xdet.checking.numbers.keras_layers import PICTURE, KerasContext, network_steps
+from xdet.checking.numbers.keras_layers import PICTURE, KerasComparison, network_steps
 from xdet.checking.numbers.products import (
     LARGEST_BIAS_CODE,
     LARGEST_CODE,
@@ -104,10 +104,10 @@ def read_keras_source(source: ModelFile, document: ModelDocument) -> CheckedSour
     return CheckedSource(facts, layers, compare=partial(compare_keras, steps))
 
 
-def compare_keras(source: KerasSteps, graph: FinishedGraph, document: ModelDocument) -> KerasContext:
+def compare_keras(source: KerasSteps, graph: FinishedGraph, document: ModelDocument) -> KerasComparison:
     """Compare the whole network, from the pixels to the raw head."""
     codes = "" if document.activations == "float32" else " and quantised"
-    context = KerasContext(graph, document, source, how=f" with the source's, as folded{codes}")
+    context = KerasComparison(graph, document, source, how=f" with the source's, as folded{codes}")
     compare_picture(context)
     for segment in context.segments():
         if segment.source_reads != segment.graph_reads:
@@ -122,7 +122,7 @@ def compare_keras(source: KerasSteps, graph: FinishedGraph, document: ModelDocum
     return context
 
 
-def _compare_segment(context: KerasContext, segment: Segment) -> None:
+def _compare_segment(context: KerasComparison, segment: Segment) -> None:
     """Every step of a segment with its node."""
     products = [(index, step) for index, step in segment.steps if isinstance(step.act, Product)]
     convolutions = [node for node in segment.nodes if node.op == "Conv"]
@@ -148,14 +148,14 @@ def _compare_segment(context: KerasContext, segment: Segment) -> None:
         _compare_rest(context, segment, products=bool(products))
 
 
-def _counts_differ(context: KerasContext, segment: Segment, op: str, expected: int, found: int) -> bool:
+def _counts_differ(context: KerasComparison, segment: Segment, op: str, expected: int, found: int) -> bool:
     if expected != found:
         message = f"expected {expected} {op} in front of it, found {found}; convert the source again"
         context.fault("missing-tensor", segment.layer, f"{segment.layer!r}: {message}")
     return expected != found
 
 
-def _padded(context: KerasContext, index: int, product: Product) -> Product:
+def _padded(context: KerasComparison, index: int, product: Product) -> Product:
     """With the ZeroPadding2D layers in front of it that no value shows any more."""
     shown = {context.source.last[layer] for layer in context.values}
     (before,) = context.source.steps[index].inputs
@@ -167,7 +167,7 @@ def _padded(context: KerasContext, index: int, product: Product) -> Product:
     return product
 
 
-def _node_pads(context: KerasContext, node: Node) -> Pads:
+def _node_pads(context: KerasComparison, node: Node) -> Pads:
     """What a Pad node adds: top, left, bottom, right."""
     amounts = context.graph.constant(node.inputs[1]) if len(node.inputs) > 1 else None
     if amounts is None or amounts.size != 8:
@@ -176,7 +176,7 @@ def _node_pads(context: KerasContext, node: Node) -> Pads:
 
 
 def _matched(
-    context: KerasContext, segment: Segment, kind: type[Matched], nodes: Sequence[Node], what: str
+    context: KerasComparison, segment: Segment, kind: type[Matched], nodes: Sequence[Node], what: str
 ) -> Iterator[tuple[KerasStep, Matched, Node]]:
     """Steps of a kind, each with its node; a fault where there are not as many."""
     steps = [(step, step.act) for _, step in segment.steps if isinstance(step.act, kind)]
@@ -185,7 +185,7 @@ def _matched(
             yield step, act, node
 
 
-def _compare_pools(context: KerasContext, segment: Segment) -> None:
+def _compare_pools(context: KerasComparison, segment: Segment) -> None:
     nodes = [node for node in segment.nodes if node.op in POOLS]
     for step, pool, node in _matched(context, segment, Pool, nodes, "pools"):
         size = context.source.steps[step.inputs[0]].size
@@ -197,7 +197,7 @@ def _compare_pools(context: KerasContext, segment: Segment) -> None:
             context.fault(fault[0], step.layer, fault[1])
 
 
-def _compare_slopes(context: KerasContext, segment: Segment) -> None:
+def _compare_slopes(context: KerasComparison, segment: Segment) -> None:
     """LeakyReLUs: a node with the source's slope, or a sum that gives the same codes."""
     nodes = [node for node in segment.nodes if node.op == "LeakyRelu" or leaky_sum_of(context.graph, node)]
     for step, leaky, node in _matched(context, segment, Leaky, nodes, "LeakyRelu"):
@@ -213,7 +213,7 @@ def _compare_slopes(context: KerasContext, segment: Segment) -> None:
             context.fault("slope", step.layer, f"slope of {step.layer!r}: {message}")
 
 
-def _compare_clamps(context: KerasContext, segment: Segment) -> None:
+def _compare_clamps(context: KerasComparison, segment: Segment) -> None:
     """ReLUs: a node with their limits, or codes that cannot leave them."""
     nodes = [node for node in segment.nodes if node.op in CLAMPS]
     if context.document.activations != "float32" and not nodes:
@@ -225,7 +225,7 @@ def _compare_clamps(context: KerasContext, segment: Segment) -> None:
         compare_limits(context, step.layer, (0.0, clamp.high), node)
 
 
-def _compare_rest(context: KerasContext, segment: Segment, *, products: bool) -> None:
+def _compare_rest(context: KerasComparison, segment: Segment, *, products: bool) -> None:
     """Every step and node that nothing above took: known by kind, or told as not compared."""
     kinds = Counter(step.act.kind for _, step in segment.steps if isinstance(step.act, Other))
     unknown = sorted(kind for kind in kinds if kind not in OTHERS)
@@ -255,12 +255,12 @@ def _compare_rest(context: KerasContext, segment: Segment, *, products: bool) ->
             compare_pads(context, segment.layer, added(steps), added(nodes))
 
 
-def _has_constant(context: KerasContext, node: Node) -> bool:
+def _has_constant(context: KerasComparison, node: Node) -> bool:
     """A channel's factor or offset behind a convolution, which is compared with its weights."""
     return node.op in AFFINE and any(context.graph.constant(name) is not None for name in node.inputs)
 
 
-def fold(context: KerasContext, segment: Segment, index: int, step: KerasStep) -> Product:
+def fold(context: KerasComparison, segment: Segment, index: int, step: KerasStep) -> Product:
     """A convolution with every affine step that follows it, in the same segment, and alone reads it.
 
     Raises:
@@ -286,7 +286,7 @@ def fold(context: KerasContext, segment: Segment, index: int, step: KerasStep) -
     return folded
 
 
-def quantised(context: KerasContext, product: Product, node: Node) -> Product | None:
+def quantised(context: KerasComparison, product: Product, node: Node) -> Product | None:
     """A product with the scales that its codes have by the rule of docs/keras.md; None where no codes go in.
 
     Where no pixel means 0 exactly, the first convolution's bias takes back what rounding the zero-point moved.
@@ -304,7 +304,7 @@ def quantised(context: KerasContext, product: Product, node: Node) -> Product | 
     return replace(product, scales=scales, input_scales=inputs)
 
 
-def _with_pixel_shift(context: KerasContext, folded: Product, node: Node) -> Product:
+def _with_pixel_shift(context: KerasComparison, folded: Product, node: Node) -> Product:
     """Where no pixel means 0 exactly, the first convolution's bias takes back what rounding the zero-point moved."""
     source = context.graph.producers.get(node.inputs[0])
     codes = "" if source is None else source.inputs[0]
@@ -314,8 +314,7 @@ def _with_pixel_shift(context: KerasContext, folded: Product, node: Node) -> Pro
         codes = before.inputs[0]
     if codes != context.picture:
         return folded
-    rescaling = context.document.spec.image.rescaling
-    zero_point = min(max(round(-rescaling.offset / rescaling.scale), 0), 255)
+    rescaling, zero_point = context.document.spec.image.rescaling, _zero_of_pixels(context)
     if not -0.5 <= -rescaling.offset / rescaling.scale <= 255.5:
         return folded
     shift = rescaling.offset + zero_point * rescaling.scale
@@ -325,7 +324,13 @@ def _with_pixel_shift(context: KerasContext, folded: Product, node: Node) -> Pro
     )
 
 
-def _input_scales(context: KerasContext, source: Node) -> tuple[np.float32, ...]:
+def _zero_of_pixels(context: KerasComparison) -> int:
+    """The pixel that is nearest to 0 behind the rescaling."""
+    rescaling = context.document.spec.image.rescaling
+    return min(max(round(-rescaling.offset / rescaling.scale), 0), 255)
+
+
+def _input_scales(context: KerasComparison, source: Node) -> tuple[np.float32, ...]:
     """The scale of a convolution's input: by its DequantizeLinear, and by whoever wrote the codes.
 
     Where they disagree, that is told with the activations, and the bias must agree with one of them.
@@ -338,7 +343,7 @@ def _input_scales(context: KerasContext, source: Node) -> tuple[np.float32, ...]
     return (*found, *(of_pixels if source.inputs[0] == context.picture else ()))
 
 
-def affines_behind(context: KerasContext, node: Node, channels: int) -> Iterator[Affine]:
+def affines_behind(context: KerasComparison, node: Node, channels: int) -> Iterator[Affine]:
     """Channel factors and offsets that stand behind a convolution as nodes of their own."""
     behind = context.graph.only_reader(node.outputs[0])
     while behind is not None and node.outputs[0] not in context.layers:
@@ -364,7 +369,7 @@ def _affine(factor: NDArray[np.float64], offset: NDArray[np.float64]) -> Affine:
     return Affine(factor, offset, np.abs(offset))
 
 
-def compare_pairs(context: KerasContext) -> None:
+def compare_pairs(context: KerasComparison) -> None:
     """Compare every pair with the others on the same codes."""
     groups: dict[str, list[Pair]] = defaultdict(list)
     for pair in network_pairs(context):
@@ -378,7 +383,7 @@ def compare_pairs(context: KerasContext) -> None:
                 context.fault(cause, expected.layer, f"{cause} of {expected.layer!r} in {pair.title}: {message}")
 
 
-def _root(context: KerasContext, codes: str) -> str:
+def _root(context: KerasComparison, codes: str) -> str:
     """The value whose codes these are, in front of everything that only moves them."""
     while True:
         writer = context.graph.producers.get(codes)
@@ -400,19 +405,18 @@ def _root(context: KerasContext, codes: str) -> str:
             return codes
 
 
-def _moved(context: KerasContext, mover: Node) -> str:
+def _moved(context: KerasComparison, mover: Node) -> str:
     """What a node moves: its first operand that is no constant."""
     return next((name for name in mover.inputs if context.graph.constant(name) is None), mover.inputs[0])
 
 
-def _expected(context: KerasContext, root: str, pairs: list[Pair]) -> Expected:
+def _expected(context: KerasComparison, root: str, pairs: list[Pair]) -> Expected:
     """What all pairs on one value must be: the pixels' rescaling, else what most of them are."""
     layer = _layer_of(context, root)
     if root in PIXELS:
-        rescaling = context.document.spec.image.rescaling
-        zero = min(max(round(-rescaling.offset / rescaling.scale), 0), 255)
+        scale, zero = np.float32(context.document.spec.image.rescaling.scale), _zero_of_pixels(context)
         shift = 0 if pairs[0].unsigned else -128
-        return Expected(layer, np.float32(rescaling.scale), zero + shift, pairs[0].unsigned, " as in the rescaling")
+        return Expected(layer, scale, zero + shift, pairs[0].unsigned, " as in the rescaling")
     if context.document.symmetric:
         return Expected(layer, pairs[0].scale, 0, unsigned=False, like=" as in a symmetric network")
     same = [sum((p.scale, p.zero_point) == (q.scale, q.zero_point) for q in pairs) for p in pairs]
@@ -420,7 +424,7 @@ def _expected(context: KerasContext, root: str, pairs: list[Pair]) -> Expected:
     return Expected(layer, most.scale, most.zero_point, most.unsigned, f" as in {most.title}")
 
 
-def _layer_of(context: KerasContext, root: str) -> str:
+def _layer_of(context: KerasComparison, root: str) -> str:
     """The layer whose codes a value holds, or the next one behind it."""
     waiting, seen = [root], set[str]()
     while waiting:
@@ -433,7 +437,7 @@ def _layer_of(context: KerasContext, root: str) -> str:
     return PICTURE if root in PIXELS else context.source.output
 
 
-def keeps_limits(context: KerasContext, segment: Segment, layer: str, clamp: Clamp) -> None:
+def keeps_limits(context: KerasComparison, segment: Segment, layer: str, clamp: Clamp) -> None:
     """A ReLU without a node: the codes behind it must begin at 0, and end at its upper limit if it has one."""
     writers = [node for node in segment.nodes if node.op == "QuantizeLinear"]
     pair = pair_of(context, writers[-1]) if writers else None

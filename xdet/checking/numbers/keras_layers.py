@@ -23,12 +23,12 @@ from xdet.checking.numbers.comparison import (
     NO_PADS,
     Affine,
     Clamp,
+    Comparison,
     Leaky,
     Other,
     Padding,
     Pool,
     Product,
-    StaticComparison,
     same_pads,
 )
 from xdet.errors import ModelError
@@ -244,7 +244,7 @@ class Segment:
 
 
 @dataclass(eq=False)
-class KerasContext(StaticComparison):
+class KerasComparison(Comparison):
     """A comparison with a Keras source."""
 
     source: KerasSteps  # the source, step by step

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xdet.checking.numbers.comparison import NO_PADS, added, same_pads
+from xdet.checking.numbers.comparison import NO_PADS, added, same_pads, writer_past
 from xdet.checking.numbers.rewrites import as_written, chooses_others, wrong_pixels
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from xdet.checking.numbers.comparison import Affine, Pads, Pool, Product, StaticComparison
+    from xdet.checking.numbers.comparison import Affine, Comparison, Pads, Pool, Product
     from xdet.checking.result import Cause
     from xdet.model.graph import Node
 
@@ -31,7 +31,7 @@ PLAIN = {"strides": (1, 1), "dilations": (1, 1), "group": 1}
 
 
 def compare_product(
-    context: StaticComparison, product: Product, node: Node, *, padded: Pads = NO_PADS, behind: Iterable[Affine] = ()
+    context: Comparison, product: Product, node: Node, *, padded: Pads = NO_PADS, behind: Iterable[Affine] = ()
 ) -> str | None:
     """Compare a Conv or Gemm with a product of the source.
 
@@ -65,7 +65,7 @@ def compare_product(
     return written.by
 
 
-def _compare_geometry(context: StaticComparison, product: Product, node: Node, padded: Pads) -> None:
+def _compare_geometry(context: Comparison, product: Product, node: Node, padded: Pads) -> None:
     layer = product.layers[0]
     expected = {"strides": product.strides, "dilations": product.dilations, "group": product.groups}
     found = {name: node.attributes.get(name, PLAIN[name]) for name in expected}
@@ -83,7 +83,7 @@ def _compare_geometry(context: StaticComparison, product: Product, node: Node, p
     compare_pads(context, layer, product.pads, pads)
 
 
-def compare_pads(context: StaticComparison, layer: str, expected: Pads, found: Pads) -> None:
+def compare_pads(context: Comparison, layer: str, expected: Pads, found: Pads) -> None:
     """Compare top, left, bottom and right."""
     context.compared += 4
     if found != expected:
@@ -116,9 +116,7 @@ def pool_fault(pool: Pool, layer: str, node: Node, size: Sequence[int]) -> tuple
     return "padding", _pads_text(layer, pool.pads, pads)
 
 
-def compare_limits(
-    context: StaticComparison, layer: str, limits: tuple[float | None, float | None], node: Node
-) -> None:
+def compare_limits(context: Comparison, layer: str, limits: tuple[float | None, float | None], node: Node) -> None:
     """Compare the lower and the upper limit of a ReLU with those of a Relu or Clip."""
     found: tuple[float | None, ...] = (0.0, None)
     if node.op == "Clip":
@@ -130,15 +128,14 @@ def compare_limits(
         context.fault("attributes", layer, f"limits of {layer!r}: {message}")
 
 
-def require_integer_form(context: StaticComparison, node: Node, layer: str) -> None:
+def require_integer_form(context: Comparison, node: Node, layer: str) -> None:
     """DequantizeLinear on every operand, one QuantizeLinear behind: the only form that runtimes run in integers."""
     if context.document.activations == "float32":
         return
     operands = node.inputs[:2] if context.document.symmetric else node.inputs  # a symmetric one's bias is float32
     for position, name in enumerate(operands):
-        producer = context.graph.producers.get(name)
-        while node.op == "Gemm" and producer is not None and producer.op in ("Reshape", "Transpose"):
-            producer = context.graph.producers.get(producer.inputs[0])  # rows of a Gemm: runtimes move the codes
+        moves = ("Reshape", "Transpose") if node.op == "Gemm" else ()  # rows of a Gemm: runtimes move the codes
+        producer = writer_past(context.graph, name, moves)
         if name and (producer is None or producer.op != "DequantizeLinear"):
             what = "a float constant" if producer is None else f"{producer.op} {producer.name!r}"
             message = f"{node.op} of {layer!r} reads {what} as operand {position}, expected DequantizeLinear"
@@ -166,7 +163,7 @@ class Stored:
     zero_points: NDArray[Any] | None = None
 
 
-def stored(context: StaticComparison, node: Node, position: int) -> Stored | None:
+def stored(context: Comparison, node: Node, position: int) -> Stored | None:
     """The constant that an operator reads, by a DequantizeLinear or as it is; None where it reads none."""
     name = context.uncast(node.inputs[position]) if len(node.inputs) > position else ""
     producer, constant = context.graph.producers.get(name), context.graph.constant
@@ -182,7 +179,7 @@ def stored(context: StaticComparison, node: Node, position: int) -> Stored | Non
     return Stored(codes, np.atleast_1d(scales), np.atleast_1d(zeros))
 
 
-def compare_constants(context: StaticComparison, product: Product, node: Node, behind: Iterable[Affine] = ()) -> None:
+def compare_constants(context: Comparison, product: Product, node: Node, behind: Iterable[Affine] = ()) -> None:
     """Compare the weights and bias that a node reads with a product in the node's form.
 
     ``behind`` is what the graph computes of its result by channels, where the source folds it.
@@ -217,7 +214,7 @@ def _folded(kernel: Stored, bias: Stored | None, behind: Iterable[Affine]) -> tu
 class _Comparing:
     """One product with what the graph holds of it."""
 
-    context: StaticComparison
+    context: Comparison
     product: Product
 
     def title(self, role: Cause) -> str:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xdet.checking.numbers.comparison import NO_PADS, Product
+from xdet.checking.numbers.comparison import NO_PADS, Product, writer_past
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -36,6 +36,7 @@ WIDE_COPIES = 8  # of the kernel in a wide stem: 2 x 2 pixels of a pool window, 
 STRIDED_COPIES = 2  # of the kernel in a strided stem: two columns, two pixels apart
 PIXELS = 4  # of a group that a stem reads
 ROWS, COLUMNS = 2, 3  # axes of OIHW
+MOVES = ("DequantizeLinear", "Transpose", "Reshape")  # between a product and what writes its codes
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -225,7 +226,7 @@ def wrong_pixels(graph: FinishedGraph, node: Node, product: Product, written: Wr
         return _wrong_copies(graph, node, product, written)
     if written.by != STRIDED_STEM or not is_beyond_int8(product.kernel):
         return None
-    gather, expected = _behind_moves(graph, node), repeated_rows(product)
+    gather, expected = writer_past(graph, node.inputs[0], MOVES), repeated_rows(product)
     index = graph.constant(gather.inputs[1]) if gather is not None and gather.op == "Gather" else None
     if gather is None or index is None or gather.attributes.get("axis") != 1:
         return "no repeated rows"
@@ -275,13 +276,5 @@ def _wrong_copies(graph: FinishedGraph, node: Node, product: Product, written: W
 
 def copies_of_rows(graph: FinishedGraph, conv: Node) -> Node | None:
     """The Concat that writes what a convolution on groups reads; None where there is none."""
-    node = _behind_moves(graph, conv)
+    node = writer_past(graph, conv.inputs[0], MOVES)
     return node if node is not None and node.op == "Concat" else None
-
-
-def _behind_moves(graph: FinishedGraph, conv: Node) -> Node | None:
-    """What writes a convolution's codes, in front of their views."""
-    node = graph.producers.get(conv.inputs[0])
-    while node is not None and node.op in ("DequantizeLinear", "Transpose", "Reshape"):
-        node = graph.producers.get(node.inputs[0])
-    return node

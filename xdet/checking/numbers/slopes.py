@@ -16,7 +16,7 @@ import numpy as np
 
 from converters.integer.functions import requantized_table
 from converters.leaky import FloatForm, LeakyCase, SumForm, fitted_sum, float_table, plain_form, sum_table
-from xdet.checking.numbers.comparison import pair_of
+from xdet.checking.numbers.comparison import pair_of, writer_past
 from xdet.checking.numbers.tflite_source import number, owners_of
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from converters.leaky import Table
     from converters.sources.tflite.reader import TfliteOperator
-    from xdet.checking.numbers.comparison import StaticComparison
-    from xdet.checking.numbers.tflite_source import StaticContext
+    from xdet.checking.numbers.comparison import Comparison
+    from xdet.checking.numbers.tflite_source import TfliteComparison
     from xdet.checking.result import Cause
     from xdet.model.graph import FinishedGraph, Node
 
@@ -86,7 +86,7 @@ def is_leaky_sum(graph: FinishedGraph, node: Node) -> bool:
     return leaky_sum_of(graph, node) is not None
 
 
-def compare_sum(context: StaticComparison, found: LeakySum, promised: Sequence[Promised]) -> None:
+def compare_sum(context: Comparison, found: LeakySum, promised: Sequence[Promised]) -> None:
     """Compare a LeakyReLU that stands as a sum with the nearest of those that it may stand for."""
     pairs = [pair_of(context, node) for node in (found.whole, found.excess)]
     if pairs[0] is None or pairs[1] is None or not promised:
@@ -107,7 +107,7 @@ def compare_sum(context: StaticComparison, found: LeakySum, promised: Sequence[P
     context.prove(best.tensor, best.layer, "slope", proof, source=slope, written=written)
 
 
-def _compare_zero_points(context: StaticComparison, found: LeakySum, promised: Promised) -> None:
+def _compare_zero_points(context: Comparison, found: LeakySum, promised: Promised) -> None:
     """Both readings and the maximum have the input's zero-point."""
     expected = promised.case.zero_point_in + 128
     for node, name in (
@@ -134,11 +134,9 @@ def _fault(found: LeakySum, form: SumForm, expected: SumForm | None) -> tuple[Ca
     return ("scale", f"scale in {node.op} {node.name!r}: expected {wanted:.9g}, found {scale:.9g} ({ratio:+.2%})")
 
 
-def between_pairs(context: StaticComparison, found: LeakySum, layer: str, slope: float) -> Promised | None:
+def between_pairs(context: Comparison, found: LeakySum, layer: str, slope: float) -> Promised | None:
     """A real LeakyReLU between the graph's own scales: as its input is written, and its result read."""
-    writer = context.graph.producers.get(found.whole.inputs[0])
-    while writer is not None and writer.op in ("Transpose", "Reshape"):
-        writer = context.graph.producers.get(writer.inputs[0])
+    writer = writer_past(context.graph, found.whole.inputs[0], ("Transpose", "Reshape"))
     before, after = pair_of(context, writer), pair_of(context, context.graph.only_reader(found.add.outputs[0]))
     if before is None or after is None or not before.unsigned or not after.unsigned:
         return None
@@ -146,7 +144,7 @@ def between_pairs(context: StaticComparison, found: LeakySum, layer: str, slope:
     return Promised(layer, layer, "LeakyReLU", case, float_table(case, plain_form(case)))
 
 
-def promised_of(context: StaticContext, owners: Iterable[int]) -> list[Promised]:
+def promised_of(context: TfliteComparison, owners: Iterable[int]) -> list[Promised]:
     """The LeakyReLUs and requantisations of a TFLite source that read one of these tensors."""
     found = []
     for op in (op for owner in owners for op in context.source.activations_of(owner)):
@@ -157,7 +155,7 @@ def promised_of(context: StaticContext, owners: Iterable[int]) -> list[Promised]
     return found
 
 
-def _promised_table(context: StaticContext, op: TfliteOperator, case: LeakyCase) -> Table:
+def _promised_table(context: TfliteComparison, op: TfliteOperator, case: LeakyCase) -> Table:
     """The codes that the conversion promised: those of LiteRT's kernel where that was asked for."""
     if context.document.leaky_relu != "litert":
         return float_table(case, plain_form(case))
@@ -166,7 +164,7 @@ def _promised_table(context: StaticContext, op: TfliteOperator, case: LeakyCase)
     return requantized_table(op.op, case, changes_type=changes_type, count=count)
 
 
-def case_between(context: StaticContext, before_op: int, after_op: int, slope: float) -> LeakyCase | None:
+def case_between(context: TfliteComparison, before_op: int, after_op: int, slope: float) -> LeakyCase | None:
     """The arithmetic on int8 codes between two tensors; None where one is not quantised."""
     source, target = (context.tensor(i) for i in (before_op, after_op))
     if source.quant is None or target.quant is None:
@@ -182,14 +180,14 @@ def case_between(context: StaticContext, before_op: int, after_op: int, slope: f
     )
 
 
-def leaky_match(context: StaticContext, form: FloatForm, owners: Iterable[int]) -> tuple[Promised, int] | None:
+def leaky_match(context: TfliteComparison, form: FloatForm, owners: Iterable[int]) -> tuple[Promised, int] | None:
     """The operator that a LeakyRelu node stands for, with its differing codes; of several, the one that fits best."""
     found = promised_of(context, owners)
     counts = [choice.differing(float_table(choice.case, form)) for choice in found]
     return min(zip(found, counts, strict=True), key=lambda match: match[1], default=None)
 
 
-def compare_slope(context: StaticContext, node: Node) -> None:
+def compare_slope(context: TfliteComparison, node: Node) -> None:
     """The slope, proven by the table it makes with the scale in front of it, which is judged by itself."""
     pair = pair_of(context, context.graph.producers.get(node.inputs[0]))
     if pair is None or pair.node.op != "DequantizeLinear":
@@ -215,7 +213,7 @@ def compare_slope(context: StaticContext, node: Node) -> None:
         context.prove(op.tensor, op.layer, "slope", proof, source=float(slope), written=float(alpha))
 
 
-def announced(context: StaticContext, operator: str, kind: str, otherwise: np.float32) -> np.float32:
+def announced(context: TfliteComparison, operator: str, kind: str, otherwise: np.float32) -> np.float32:
     """The number that the document says was written for an operator; it tells whom to blame, and proves nothing."""
     written = [d.written for d in context.document.deviations if d.operator == operator and d.kind == kind]
     return otherwise if not written or written[0] is None else np.float32(written[0])

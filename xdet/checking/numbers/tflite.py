@@ -19,10 +19,10 @@ from converters.sources.tflite.operators import WEIGHTED
 from xdet.checking.numbers import compare_picture
 from xdet.checking.numbers.activations import compare_activations
 from xdet.checking.numbers.codes import compare_steps
-from xdet.checking.numbers.comparison import NO_PADS, CheckedSource, Pool, Product, StaticComparison, added, same_pads
+from xdet.checking.numbers.comparison import NO_PADS, CheckedSource, Comparison, Pool, Product, added, same_pads
 from xdet.checking.numbers.products import compare_limits, compare_product, pool_fault, require_integer_form, stored
 from xdet.checking.numbers.slopes import compare_slope, compare_sum, leaky_sum_of, promised_of
-from xdet.checking.numbers.tflite_source import PRODUCTS, SourceGraph, StaticContext, owners_of
+from xdet.checking.numbers.tflite_source import PRODUCTS, SourceGraph, TfliteComparison, owners_of
 from xdet.errors import converter_errors
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ def read_tflite_source(source: ModelFile, document: ModelDocument) -> CheckedSou
     return CheckedSource(facts, layers, rounds, graph, compare=partial(compare_tflite, graph))
 
 
-def compare_tflite(source: SourceGraph, graph: FinishedGraph, document: ModelDocument) -> StaticComparison:
+def compare_tflite(source: SourceGraph, graph: FinishedGraph, document: ModelDocument) -> Comparison:
     """The numbers of a TFLite source: integers exactly, or proven to compute the same codes."""
-    context = StaticContext(graph, document, source)
+    context = TfliteComparison(graph, document, source)
     compare_picture(context)
     compare_operators(context)
     compare_steps(context)
@@ -72,7 +72,7 @@ def compare_tflite(source: SourceGraph, graph: FinishedGraph, document: ModelDoc
     return context
 
 
-def compare_operators(context: StaticContext) -> None:
+def compare_operators(context: TfliteComparison) -> None:
     """Compare every product, pool and LeakyReLU of the network with its source operator."""
     found = set()
     for node in context.graph.nodes:
@@ -97,7 +97,7 @@ def compare_operators(context: StaticContext) -> None:
             context.fault("missing-tensor", layer, message)
 
 
-def _compare_limits(context: StaticContext, op: TfliteOperator) -> None:
+def _compare_limits(context: TfliteComparison, op: TfliteOperator) -> None:
     """The limits of an activation of float32 numbers; codes have theirs by scale and zero-point."""
     limits = LIMITS.get(op.op) or LIMITS.get(str(op.options.get("fused_activation")))
     layer = context.source.output_name(op)
@@ -106,7 +106,7 @@ def _compare_limits(context: StaticContext, op: TfliteOperator) -> None:
         compare_limits(context, layer, limits, node)
 
 
-def _operator_at(context: StaticContext, node: Node) -> TfliteOperator | None:
+def _operator_at(context: TfliteComparison, node: Node) -> TfliteOperator | None:
     """The source operator of a Conv or Gemm: by the weights that it reads, or by the result behind it."""
     if (owner := context.reader_of_weights(node)) is not None:
         return owner
@@ -122,7 +122,7 @@ def _operator_at(context: StaticContext, node: Node) -> TfliteOperator | None:
     return None
 
 
-def _compare_product(context: StaticContext, node: Node, op: TfliteOperator | None) -> None:
+def _compare_product(context: TfliteComparison, node: Node, op: TfliteOperator | None) -> None:
     if op is None:
         message = f"the weights of {node.op} {node.name!r} belong to no tensor of the source; convert the source again"
         context.fault("missing-tensor", None, message)
@@ -145,7 +145,7 @@ def _compare_product(context: StaticContext, node: Node, op: TfliteOperator | No
         context.prove(name, layer, "weights", proof)
 
 
-def _compare_sums(context: StaticContext, node: Node) -> None:
+def _compare_sums(context: TfliteComparison, node: Node) -> None:
     """A TRANSPOSE_CONV that is requantised step by step: the taps, and the bias added behind; the rest is run."""
     op, found = context.reader_of_weights(node), stored(context, node, 1)
     if op is None or op.op != "TRANSPOSE_CONV" or found is None:
@@ -166,7 +166,7 @@ def _compare_sums(context: StaticContext, node: Node) -> None:
         context.fault("bias", layer, f"bias {names[op.inputs[3]]!r} of {layer!r} is not the source's")
 
 
-def _convolution(context: StaticContext, node: Node, op: TfliteOperator) -> Product:
+def _convolution(context: TfliteComparison, node: Node, op: TfliteOperator) -> Product:
     """A CONV_2D, DEPTHWISE_CONV_2D or FULLY_CONNECTED; a PAD in front that was folded adds its pixels."""
     tensors = context.source.model.tensors
     kernel, product = tensors[op.inputs[1]].shape, _constants(context, op, op.inputs[0], (1, 2))
@@ -183,7 +183,7 @@ def _convolution(context: StaticContext, node: Node, op: TfliteOperator) -> Prod
     )
 
 
-def _constants(context: StaticContext, op: TfliteOperator, picture: int, places: tuple[int, int]) -> Product:
+def _constants(context: TfliteComparison, op: TfliteOperator, picture: int, places: tuple[int, int]) -> Product:
     """A product's weights and bias, as the graph must hold them; their ``places`` among the operands."""
     tensors, names = context.source.model.tensors, context.source.names
     weights, bias = (op.inputs[place] if place < len(op.inputs) else -1 for place in places)
@@ -208,7 +208,7 @@ def _constants(context: StaticContext, op: TfliteOperator, picture: int, places:
     )
 
 
-def _data_of(context: StaticContext, index: int) -> NDArray[Any] | None:
+def _data_of(context: TfliteComparison, index: int) -> NDArray[Any] | None:
     """The value of a constant, or of float16 numbers that the source widens."""
     tensor, maker = context.tensor(index), context.source.makers.get(index)
     if maker is None or maker.op != "DEQUANTIZE":
@@ -227,7 +227,11 @@ def _shifted(codes: NDArray[Any], zero_point: int, shift: int) -> tuple[NDArray[
 
 
 def _padding(
-    context: StaticContext, node: Node, op: TfliteOperator, window: tuple[int, ...], dilations: tuple[int, int] = (1, 1)
+    context: TfliteComparison,
+    node: Node,
+    op: TfliteOperator,
+    window: tuple[int, ...],
+    dilations: tuple[int, int] = (1, 1),
 ) -> dict[str, Any]:
     """``pads`` and ``size`` of a product."""
     height, width = context.tensor(op.inputs[0]).shape[1:3]
@@ -237,7 +241,7 @@ def _padding(
     return {"pads": added((pads, folded)), "size": (height - top - bottom, width - left - right)}
 
 
-def _folded_padding(context: StaticContext, node: Node, op: TfliteOperator) -> Pads:
+def _folded_padding(context: TfliteComparison, node: Node, op: TfliteOperator) -> Pads:
     """Top, left, bottom, right of a source PAD that no node computes any more; zeros without one."""
     pad = context.source.makers.get(op.inputs[0])
     before = context.graph.producers.get(node.inputs[0])
@@ -251,7 +255,7 @@ def _folded_padding(context: StaticContext, node: Node, op: TfliteOperator) -> P
     return (int(amounts[1, 0]), int(amounts[2, 0]), int(amounts[1, 1]), int(amounts[2, 1]))
 
 
-def _averaging(context: StaticContext, node: Node, op: TfliteOperator) -> Product:
+def _averaging(context: TfliteComparison, node: Node, op: TfliteOperator) -> Product:
     """An AVERAGE_POOL_2D as a convolution."""
     channels, window = context.tensor(op.inputs[0]).shape[3], _two(op, "filter")
     return Product(
@@ -265,7 +269,7 @@ def _averaging(context: StaticContext, node: Node, op: TfliteOperator) -> Produc
     )
 
 
-def _transposed(context: StaticContext, node: Node, op: TfliteOperator) -> Product | None:
+def _transposed(context: TfliteComparison, node: Node, op: TfliteOperator) -> Product | None:
     """A TRANSPOSE_CONV as a convolution with the node's pads and size, tap by tap, if one does the same.
 
     Every tap ``t`` carries input ``i`` to output ``i * stride + t - cropped``; between the taps stands the zero-point.
@@ -293,7 +297,7 @@ def _transposed(context: StaticContext, node: Node, op: TfliteOperator) -> Produ
     return plain.repeated(kernel.reshape(-1, depth, *spans), pads=pads, size=(picture[1], picture[2]))
 
 
-def _compare_pool(context: StaticContext, node: Node) -> None:
+def _compare_pool(context: TfliteComparison, node: Node) -> None:
     """A pool that reads what a source pool reads, or an activation of it (they may have changed places)."""
     before = context.graph.producers.get(node.inputs[0])
     if before is None or before.op != "DequantizeLinear":

@@ -19,7 +19,7 @@ import numpy as np
 from converters.heads.base import match_outputs
 from converters.sources.tflite.operators import OPERATORS, WEIGHTED, case_of
 from converters.spec import CONTRACT_NAMES
-from xdet.checking.numbers.comparison import MOVERS, SourceLayer, StaticComparison
+from xdet.checking.numbers.comparison import MOVERS, Comparison, SourceLayer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,11 +57,6 @@ class SourceGraph:
             seen.add(names[-1])
         self.names = tuple(names)
         self.indices: Mapping[str, int] = {name: index for index, name in enumerate(names)}
-
-    def tensor(self, name: str) -> TfliteTensor | None:
-        """The tensor that the map calls ``name``."""
-        index = self.indices.get(name)
-        return None if index is None else self.model.tensors[index]
 
     @cached_property
     def readers(self) -> Mapping[int, tuple[TfliteOperator, ...]]:
@@ -167,7 +162,7 @@ PRODUCTS = frozenset({"Conv", "Gemm"})
 
 
 @dataclass(eq=False)
-class StaticContext(StaticComparison):
+class TfliteComparison(Comparison):
     """A comparison with a TFLite source."""
 
     source: SourceGraph
@@ -211,7 +206,7 @@ class StaticContext(StaticComparison):
         return next(named, next(iter(found.values()), None))
 
 
-def owners_of(context: StaticContext, codes: str, seen: set[str] | None = None) -> tuple[int, ...]:
+def owners_of(context: TfliteComparison, codes: str, seen: set[str] | None = None) -> tuple[int, ...]:
     """The quantised source tensors whose codes a value holds; empty where that cannot be told."""
     seen = set() if seen is None else seen
     if codes in seen:
@@ -221,7 +216,7 @@ def owners_of(context: StaticContext, codes: str, seen: set[str] | None = None) 
     return own or _owners_before(context, codes, seen) or _owners_behind(context, codes, seen)
 
 
-def _owners_before(context: StaticContext, codes: str, seen: set[str]) -> tuple[int, ...]:
+def _owners_before(context: TfliteComparison, codes: str, seen: set[str]) -> tuple[int, ...]:
     """From what the value is computed of, back to the next value with an owner."""
     node = context.graph.producers.get(codes)
     while node is not None:
@@ -239,7 +234,7 @@ def _owners_before(context: StaticContext, codes: str, seen: set[str]) -> tuple[
     return ()
 
 
-def _owners_behind(context: StaticContext, codes: str, seen: set[str]) -> tuple[int, ...]:
+def _owners_behind(context: TfliteComparison, codes: str, seen: set[str]) -> tuple[int, ...]:
     """From a value in front of a clamp, or of a change between uint8 and int8, to the codes behind it."""
     for dequantize in context.graph.readers(codes):
         clip = context.graph.only_reader(dequantize.outputs[0]) if dequantize.outputs else None
@@ -251,7 +246,7 @@ def _owners_behind(context: StaticContext, codes: str, seen: set[str]) -> tuple[
     return ()
 
 
-def shift_of(context: StaticContext, index: int, *, unsigned: bool) -> int:
+def shift_of(context: TfliteComparison, index: int, *, unsigned: bool) -> int:
     """What turns the source's codes into the graph's: 128, -128 or 0."""
     source_unsigned = context.tensor(index).dtype == "uint8"
     return 128 * (int(unsigned) - int(source_unsigned))
