@@ -30,6 +30,7 @@ with. With a Keras source these are Keras' values: float32, or the nearest codes
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -211,6 +212,8 @@ class _Shared:
         if self.filling is not None:
             axis = self._channels(wanted)
             found = found.take(range(wanted.shape[axis]), axis)
+        if found.shape != wanted.shape:  # an edited padding or stride: nothing can be told apart value by value
+            return Distance(wanted.size, wanted.size, math.inf, math.inf)
         if self.source.quant is not None:
             return self._in_steps(found, wanted, self.source.quant)
         if self.source.codes is not None:

@@ -16,6 +16,7 @@ from converters.description.statements import SourceOptions
 from converters.options import ConvertOptions
 from converters.spec import IMAGE
 from tests.converters.sources.tflite.builder import TfliteBuilder
+from tests.converters.sources.tflite.networks import st_yolo_lc
 from tests.xdet.checking import faults
 from tests.xdet.checking.layered import layers_of, opened
 from tests.xdet.checking.numbers.test_rewrites import POINTWISE, code_at, convert_for_cpu, filled_network
@@ -30,8 +31,10 @@ from tests.xdet.planted_faults import (
     padding_on_the_other_side,
     red_and_blue_swapped,
 )
+from xdet.checking.check import check
 from xdet.checking.layers import LayerRepro, first_divergence, source_codes, values_path, write_layer_repro
 from xdet.checking.pair import open_pair
+from xdet.checking.report import check_to_json
 from xdet.checking.result import Distance, LayerComparison, LayerResult
 from xdet.checking.runtimes import OpenRuntimes
 from xdet.errors import ModelError, UsageError
@@ -184,6 +187,26 @@ def test_equal_values_on_both_sides_are_computed_once(
     found = layers_of(person_model, embedded_tflite, photograph)
     assert all(layer.accumulated.differing == 0 for layer in found.layers)
     assert len(computed) == len(found.layers)
+
+
+def test_a_layer_of_another_shape_is_infinitely_far(tmp_path: Path) -> None:
+    """One more row of padding, which the strides behind it swallow: every runtime runs the file."""
+    model = convert_for_cpu(st_yolo_lc(64), tmp_path)
+    proto = onnx.load_model_from_string(model.read_bytes())
+    (conv,) = (node for node in proto.graph.node if node.name == "conv_2d_9/float")
+    (pads,) = (attribute.ints for attribute in conv.attribute if attribute.name == "pads")
+    pads[0] += 1
+    model.write_bytes(proto.SerializeToString())
+    picture = np.random.default_rng(5).integers(0, 256, (64, 64, 3), np.uint8)
+    result = check(model, model.with_suffix(".tflite"), [picture], runtimes="onnxruntime,litert:xnnpack", layers=True)
+    static, exact, *_ = result.parts
+    assert [(finding.cause, finding.layer) for finding in static.findings] == [
+        ("padding", "conv_2d_9"),
+        ("layer", "conv_2d_9"),
+    ]
+    assert exact.findings[-1].layer == "conv_2d_9"
+    assert "8,192 of 8,192 differ, by up to inf LSB" in exact.findings[-1].message
+    assert '"worst_lsb": null' in check_to_json(result)
 
 
 def test_layers_with_channels_of_zeros_beside_the_source_s_are_compared(tmp_path: Path) -> None:
