@@ -62,7 +62,18 @@ def import_rules() -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     "module",
-    ["xdet", "xdet.errors", "xdet.detections", "xdet.cli.app", "converters", "converters.errors", "converters.spec"],
+    [
+        *(
+            "xdet",
+            "xdet.errors",
+            "xdet.detections",
+            "xdet.cli.app",
+            "converters",
+            "converters.errors",
+            "converters.spec",
+        ),
+        "xdet.runtimes.subprocess_runtime",  # where the memory of a runtime is measured
+    ],
 )
 def test_importing_this_module_loads_no_back_end(module: str) -> None:
     assert imported_by(f"import {module}", BACK_ENDS) == []

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 CPUINFO = Path("/proc/cpuinfo")
 LONGEST_S = 300.0
-RUNS = 3
 IDLE = ("idle", "iowait")
 PARTS = ("guest", "guest_nice")  # counted within user and nice already
 # fmt: off
@@ -113,7 +112,7 @@ def measure_memory(model: Path, choices: RuntimeChoices) -> Memory:
     require_psutil()
     request = Message({"model": str(model.resolve()), "choices": choices.to_dict()})
     try:
-        measured = call_in_subprocess("xdet.bench.machine:measure_here", request, longest_s=LONGEST_S)
+        measured = call_in_subprocess("xdet.runtimes.subprocess_runtime:measure_memory", request, longest_s=LONGEST_S)
     except SubprocessEndedError as error:
         raise RuntimeUnavailableError(
             f"'{model}' on {choices.name}: its process gave no memory within {LONGEST_S:.0f} s: {error}"
@@ -124,44 +123,6 @@ def measure_memory(model: Path, choices: RuntimeChoices) -> Memory:
 def require_psutil() -> Any:
     """The package that tells memory on every system, or ``MissingExtraError``."""
     return import_extra("psutil", "psutil, which tells a process' memory,", "bench")
-
-
-def peak_bytes(psutil: Any) -> int:
-    """The highest resident set of this process so far."""
-    status = Path("/proc/self/status")
-    if status.is_file():  # not getrusage, which counts the process that started this one, too
-        lines = status.read_text(encoding="ascii", errors="replace").splitlines()
-        peaks = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")]
-        if peaks:
-            return peaks[0]
-    memory = psutil.Process().memory_info()
-    if hasattr(memory, "peak_wset"):
-        return int(memory.peak_wset)
-    import resource
-
-    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # macOS counts bytes
-
-
-def measure_here(request: Message) -> Message:
-    """The other side: open and run the model in this process."""
-    import numpy as np
-
-    from xdet.model.file import read_model_file
-    from xdet.runtimes.base import RuntimeChoices
-    from xdet.runtimes.table import open_model
-
-    psutil, fields = require_psutil(), request.fields
-    try:
-        before = int(psutil.Process().memory_info().rss)
-    except psutil.Error as error:
-        raise RuntimeUnavailableError("the system tells no process' memory; is /proc mounted?") from error
-    model, choices = read_model_file(Path(fields["model"])), RuntimeChoices.from_dict(fields["choices"])
-    with open_model(model, choices, subprocess=False) as opened:
-        taken = opened.spec.image
-        image = taken.as_fed(np.zeros((opened.batch or 1, *taken.shape), np.uint8))
-        for _ in range(RUNS):
-            opened.detect(image, opened.spec.thresholds)
-        return Message({"before_bytes": before, "peak_bytes": peak_bytes(psutil)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,8 @@ import numpy as np
 from converters.heads.base import BatchDetections
 from converters.spec import DetectorSpec, Thresholds
 from xdet import errors
-from xdet.errors import RuntimeCrashedError, XdetError
-from xdet.model.file import ModelFile
+from xdet.errors import RuntimeCrashedError, RuntimeUnavailableError, XdetError
+from xdet.model.file import ModelFile, read_model_file
 from xdet.runtimes.base import Capabilities, Runtime, RuntimeChoices
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 MOST_KEPT_BYTES = 1 << 30  # of an idle subprocess: TensorFlow with a small network has 0.6 GB
 CLOSING_S = 10.0
+RUNS = 3  # of a model whose memory is measured
 DETECTIONS = ("num_detections", "boxes_xyxy", "scores", "classes", "anchors")
 SERVED = "xdet.runtimes.subprocess_runtime:ServedRuntime"
 LENGTH = struct.Struct("<Q")
@@ -377,6 +378,44 @@ def _open(message: Message) -> Runtime:
     model = ModelFile(Path(fields["path"]), message.arrays["model"].tobytes(), fields["format"])
     opened: Runtime = import_module(fields["module"]).open_model(model, RuntimeChoices.from_dict(fields["choices"]))
     return opened
+
+
+def measure_memory(request: Message) -> Message:
+    """The memory that this process takes before and while it opens ``model`` and runs it three times.
+
+    It stands here since little else is loaded then: nothing but numpy and what every runtime needs.
+    """
+    import psutil  # the caller has looked that it is installed
+
+    from xdet.runtimes.table import open_model
+
+    try:
+        before = int(psutil.Process().memory_info().rss)
+    except psutil.Error as error:
+        raise RuntimeUnavailableError("the system tells no process' memory; is /proc mounted?") from error
+    model = read_model_file(Path(request.fields["model"]))
+    with open_model(model, RuntimeChoices.from_dict(request.fields["choices"]), subprocess=False) as opened:
+        image = opened.spec.image
+        pixels = image.as_fed(np.zeros((opened.batch or 1, *image.shape), np.uint8))
+        for _ in range(RUNS):
+            opened.detect(pixels, opened.spec.thresholds)
+        return Message({"before_bytes": before, "peak_bytes": _peak_bytes(psutil)})
+
+
+def _peak_bytes(psutil: Any) -> int:
+    """The highest resident set of this process so far."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # not getrusage, which counts the process that started this one, too
+        lines = status.read_text(encoding="ascii", errors="replace").splitlines()
+        peaks = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")]
+        if peaks:
+            return peaks[0]
+    memory = psutil.Process().memory_info()
+    if hasattr(memory, "peak_wset"):
+        return int(memory.peak_wset)
+    import resource
+
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # macOS counts bytes
 
 
 def _resident_bytes() -> int:

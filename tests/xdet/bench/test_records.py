@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from xdet.bench.machine import Clock, describe_machine, measure_here, others_share, parse_cpuinfo, read_clock
+from xdet.bench.machine import Clock, describe_machine, others_share, parse_cpuinfo, read_clock
 from xdet.bench.records import BenchOptions, Spread
 from xdet.errors import RuntimeUnavailableError, UsageError
 from xdet.runtimes.base import RuntimeChoices
-from xdet.runtimes.subprocess_runtime import Message
+from xdet.runtimes.subprocess_runtime import Message, measure_memory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,4 +92,4 @@ def test_without_proc_the_load_by_others_and_memory_are_not_told(
     assert read_clock() is None
     request = Message({"model": "m.onnx", "choices": RuntimeChoices("onnxruntime", "cpu", 1).to_dict()})
     with pytest.raises(RuntimeUnavailableError, match="is /proc mounted"):
-        measure_here(request)
+        measure_memory(request)
