@@ -235,11 +235,9 @@ def average_pool(node: ir.Node, inputs: Inputs) -> Value:
     """AveragePool of real numbers, without the padding."""
     if node.attributes.get_int("count_include_pad", 0):
         raise NotImplementedError("counts the padding")
-    array = to_reals(first_of(inputs)).array
-    window = window_of(node, array.shape, tuple(node.attributes.get_ints("kernel_shape", ())))
-    sums, counts = (
-        window.taps(window.padded(a, 0)).sum((4, 5), dtype=np.float32) for a in (array, np.ones_like(array))
-    )
+    x = to_reals(first_of(inputs)).array
+    window = window_of(node, x.shape, tuple(node.attributes.get_ints("kernel_shape", ())))
+    sums, counts = (window.taps(window.padded(a, 0)).sum((4, 5), dtype=np.float32) for a in (x, np.ones_like(x)))
     return Reals(sums / counts, exact=False)
 
 

@@ -58,9 +58,7 @@ class ClampCodes(NodeRewrite):
             raise DeclinedError("its bounds are computed")
         writer, name = GraphWriter.inserting(graph, node), f"{node.name}/codes"
         reals = [constant_at(node, position) for position in (1, 2)]
-        codes = [
-            None if real is None else quantize(real, after.scale, after.zero_point, after.dtype.type) for real in reals
-        ]
+        codes = [None if x is None else quantize(x, after.scale, after.zero_point, after.dtype.type) for x in reals]
         bounds = [
             None if code is None else writer.constant(code, f"{name}/{side}")
             for code, side in zip(codes, ("lowest", "highest"), strict=True)

@@ -96,10 +96,8 @@ class AverageAsConvolution(NodeRewrite):
         weights = np.ones((channels, 1, *window), np.int8)
         source = writer.op("DequantizeLinear", [before.source, *numbers], f"{name}/dequantized")
         kernel = dequantized(writer, (weights, np.float32(1 / places), np.int8(0)), f"{name}/weights")
-        strides = node.attributes.get_ints("strides", [1, 1])
-        real = writer.op(
-            "Conv", [source, kernel], f"{name}/float", kernel_shape=window, strides=strides, group=channels
-        )
+        attributes = {"kernel_shape": window, "strides": node.attributes.get_ints("strides", [1, 1]), "group": channels}
+        real = writer.op("Conv", [source, kernel], f"{name}/float", **attributes)
         take_over(graph, writer.op("QuantizeLinear", [real, *numbers], name), after.result)
         return Changed(f"{node.name}: {channels} channels, weights of 1/{places}")
 

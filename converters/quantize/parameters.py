@@ -180,10 +180,8 @@ def pixel_quantization(rescaling: Rescaling) -> PixelQuantization:
     scale, offset = rescaling.scale, rescaling.offset
     exact = -offset / scale
     if not -0.5 <= exact <= 255.5:
-        return PixelQuantization(
-            params_of_range(min(0.0, offset), max(0.0, 255 * scale + offset)), are_codes=False, shift=0.0
-        )
+        params = params_of_range(min(0.0, offset), max(0.0, 255 * scale + offset))
+        return PixelQuantization(params, are_codes=False, shift=0.0)
     zero_point = min(max(round(exact), 0), 255)
-    return PixelQuantization(
-        QuantParams.per_tensor(scale, zero_point), are_codes=True, shift=offset + zero_point * scale
-    )
+    params = QuantParams.per_tensor(scale, zero_point)
+    return PixelQuantization(params, are_codes=True, shift=offset + zero_point * scale)

@@ -132,8 +132,8 @@ def _require_sound(data: bytes, where: str) -> None:
     _sound.add(digest)
 
 
-def _damaged(where: str, reason: str) -> SourceFileError:
-    return SourceFileError(f"{where}: damaged HDF5: {reason}; {AGAIN}")
+def _damaged(where: str, reason: str, container: str = "HDF5") -> SourceFileError:
+    return SourceFileError(f"{where}: damaged {container}: {reason}; {AGAIN}")
 
 
 REFUSED = 3
@@ -251,10 +251,7 @@ def read_members(data: bytes, where: str) -> dict[str, bytes]:
             _require_small(infos, len(data), where)
             return {info.filename: _read(archive, info, where) for info in infos}
     except (*DAMAGED_ZIP, OSError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise SourceFileError(
-            f"{where}: damaged zip archive: {reason}; save the model or copy the file again"
-        ) from error
+        raise _damaged(where, _reason(error), "zip archive") from error
 
 
 def _require_known(infos: list[zipfile.ZipInfo], where: str) -> None:

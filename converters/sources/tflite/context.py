@@ -130,11 +130,9 @@ class ImportContext:
         """A name for a value inside the operator's translation."""
         return f"{self.names[self.target]}/{suffix}"
 
-    def node(
-        self, kind: str, operands: Sequence[ir.Value | None], suffix: str = "float", **attributes: Any
-    ) -> ir.Value:
+    def node(self, op: str, operands: Sequence[ir.Value | None], suffix: str = "float", **attributes: Any) -> ir.Value:
         """Append a node of the operator's translation."""
-        return self.writer.op(kind, operands, self.name(suffix), **attributes)
+        return self.writer.op(op, operands, self.name(suffix), **attributes)
 
     def initializer(self, array: NDArray[Any] | np.generic, suffix: str) -> ir.Value:
         """Add a constant of the operator's translation."""

@@ -86,14 +86,12 @@ class FlatBuffer:
             raise self.damaged(where, f"offset {offset} at byte {position} leads outside the {len(self.data)} bytes")
         return position + offset
 
-    def span(self, position: int, itemsize: int, where: str) -> tuple[int, int]:
+    def span(self, position: int, width: int, where: str) -> tuple[int, int]:
         """Start and element count of the vector at ``position``."""
         count = int(self.scalar(_U32, position, where))
-        start, room = position + 4, (len(self.data) - position - 4) // itemsize
+        start, room = position + 4, (len(self.data) - position - 4) // width
         if count > room:
-            raise self.damaged(
-                where, f"{count} elements of {itemsize} bytes are announced, the file has room for {room}"
-            )
+            raise self.damaged(where, f"{count} elements of {width} bytes are announced, the file has room for {room}")
         return start, count
 
 

@@ -251,9 +251,7 @@ def _close_plainly(context: ImportContext, a: int, b: int) -> None:
 
 
 def _close_fused(context: ImportContext, operands: tuple[int, int], form: PairForm) -> None:
-    reals = [
-        _operand(context, index, _params(affine)) for index, affine in zip(operands, (form.a, form.b), strict=True)
-    ]
+    reals = [_operand(context, i, _params(affine)) for i, affine in zip(operands, (form.a, form.b), strict=True)]
     real = context.node(NODES[context.op.op], reals[::-1] if form.swapped else reals)
     close_with_activation(context, real, _params(form.out))
     if form.failing:

@@ -272,11 +272,9 @@ def pack(context: ImportContext) -> None:
     target, shape = context.target, context.shape(context.target)
     source_axis = context.source_axis(target, context.int_option("axis"))
     axis = context.axis(target, source_axis)
-    with_axis = (*shape[:source_axis], 1, *shape[source_axis + 1 :])
+    single = (*shape[:source_axis], 1, *shape[source_axis + 1 :])
     operands = [
-        context.reshape(
-            context.moved_float_of(index), context.shape(index), with_axis, context.name(f"operand{position}")
-        )
+        context.reshape(context.moved_float_of(index), context.shape(index), single, context.name(f"operand{position}"))
         for position, index in enumerate(context.op.inputs)
     ]
     context.close(context.node("Concat", operands, axis=axis))
