@@ -116,6 +116,11 @@ def attempt_all(*attempts: Callable[[], Any]) -> list[Any]:
     return results
 
 
+def reason_of(error: BaseException) -> str:
+    """What an error of other libraries says, in one line; its class where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def list_some(texts: Sequence[str]) -> str:
     """The first texts of a list and how many more there are.
 

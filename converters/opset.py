@@ -16,7 +16,7 @@ from onnx.checker import ValidationError
 from onnx.shape_inference import InferenceError
 
 from converters._ir import ir
-from converters.errors import OptionError, UnsupportedModelError
+from converters.errors import OptionError, UnsupportedModelError, reason_of
 from converters.spec.contract import (
     ANY_SIZE_OPENVINO,
     IR_VERSIONS,
@@ -43,7 +43,7 @@ def upgraded(proto: onnx.ModelProto, opset: int, file: str, advice: str = "") ->
     try:
         return version_converter.convert_version(proto, opset)
     except (RuntimeError, ValueError, ValidationError, InferenceError) as error:
-        reason, old = " ".join(str(error).split()), proto.opset_import[0].version
+        reason, old = reason_of(error), proto.opset_import[0].version
         raise UnsupportedModelError(
             f"{file}: opset {old} cannot be brought to {opset}: {reason:.300}{advice}"
         ) from error

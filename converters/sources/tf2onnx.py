@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters._ir import ir
-from converters.errors import MissingExtraError, OptionError, SourceFileError, UnsupportedModelError
+from converters.errors import MissingExtraError, OptionError, SourceFileError, UnsupportedModelError, reason_of
 from converters.graph import NHWC_TO_NCHW, OPSET, constant_of, infer_shapes, static_shape
 from converters.heads.base import match_outputs
 from converters.integer.convolution import same_padding
@@ -149,9 +149,9 @@ def exporting(file: str) -> Iterator[Any]:
         with silenced_warnings():
             yield tf2onnx
     except ERRORS as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UnsupportedModelError(
-            f"{file}: tf2onnx cannot translate it: {reason}; if there is another form of the model, convert that"
+            f"{file}: tf2onnx cannot translate it: {reason_of(error):.300}; if there is another form of the model, "
+            "convert that"
         ) from error
 
 

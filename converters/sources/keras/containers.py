@@ -26,7 +26,7 @@ import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from converters.errors import MissingExtraError, SourceFileError
+from converters.errors import MissingExtraError, SourceFileError, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +65,7 @@ def open_hdf5(data: bytes, where: str) -> Iterator[Any]:
         with h5py.File(io.BytesIO(data), "r") as file:
             yield file
     except DAMAGED as error:
-        raise _damaged(where, _reason(error)) from error
+        raise _damaged(where, reason_of(error)) from error
 
 
 def text_attribute(file: Any, name: str, where: str) -> str | None:
@@ -150,15 +150,11 @@ def main() -> int:
     except SourceFileError as error:
         reason = str(error)
     except (*DAMAGED, MemoryError) as error:
-        reason = f"damaged HDF5: {_reason(error)}; {AGAIN}"
+        reason = f"damaged HDF5: {reason_of(error)}; {AGAIN}"
     else:
         return 0
     sys.stdout.buffer.write(reason.encode("utf-8", "backslashreplace"))
     return REFUSED
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _read_all(h5py: Any, file: Any, most_objects: int, most_bytes: int) -> None:
@@ -251,7 +247,7 @@ def read_members(data: bytes, where: str) -> dict[str, bytes]:
             _require_small(infos, len(data), where)
             return {info.filename: _read(archive, info, where) for info in infos}
     except (*DAMAGED_ZIP, OSError) as error:
-        raise _damaged(where, _reason(error), "zip archive") from error
+        raise _damaged(where, reason_of(error), "zip archive") from error
 
 
 def _require_known(infos: list[zipfile.ZipInfo], where: str) -> None:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.errors import OptionError, SourceFileError
+from converters.errors import OptionError, SourceFileError, reason_of
 from converters.facts import CHANNELS, IMAGE_SHAPE, SourceFacts, SourceOutput
 from converters.graph import NCHW_TO_NHWC, image_pixels, rescaled_pixels
 from converters.sources import ImportedNetwork
@@ -153,9 +153,9 @@ def load_keras(source: KerasFile, *, threads: int | None = None) -> LoadedKeras:
             with silenced_warnings():
                 model = keras.models.load_model(copy, compile=False)
         except (ValueError, TypeError, KeyError, OSError, IndexError, AttributeError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:300]
             raise SourceFileError(
-                f"{source.file}: {library} cannot load it: {reason}; save it again with the Keras that made it"
+                f"{source.file}: {library} cannot load it: {reason_of(error):.300}; save it again with the Keras that "
+                "made it"
             ) from error
     names, activations = tuple(map(str, model.output_names)), tuple(map(_activations, model.outputs))
     return LoadedKeras(source, keras, model, _shapes(model.inputs), _shapes(model.outputs), names, activations)

@@ -20,7 +20,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes import common
 
 from converters._ir import ir
-from converters.errors import UnsupportedModelError, list_some
+from converters.errors import UnsupportedModelError, list_some, reason_of
 from converters.facts import SourceFacts, SourceOutput
 from converters.graph import (
     NCHW_TO_NHWC,
@@ -123,9 +123,8 @@ def _fold(graph: ir.Graph, file: str) -> None:
         try:
             arrays = _computed_now(node)
         except NOT_COMPUTED as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
             name = str(node.outputs[0].name)
-            raise invalid(file, f"{node.op_type} {name!r} cannot be computed: {reason:.300}") from error
+            raise invalid(file, f"{node.op_type} {name!r} cannot be computed: {reason_of(error):.300}") from error
         for value, array in zip(node.outputs, arrays, strict=True) if arrays else ():
             value.replace_all_uses_with(writer.constant(array, f"{value.name}/folded"))
 
