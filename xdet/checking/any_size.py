@@ -85,14 +85,14 @@ def _compare(inputs: CheckInputs, model: ModelFile, choices: RuntimeChoices, run
     return _note(count, pixels_off, values, levels, heads_off), problems
 
 
-def _moved(found: BatchDetections, boxes_xyxy: NDArray[np.float32], anchors: NDArray[np.int32]) -> str | None:
+def _moved(detections: BatchDetections, boxes_xyxy: NDArray[np.float32], anchors: NDArray[np.int32]) -> str | None:
     """How a photograph's boxes differ from those that belong to it; None where they do not."""
-    rows = int(found.num_detections[0])
+    rows = int(detections.num_detections[0])
     if rows != len(boxes_xyxy):
         return f"{rows} boxes, expected {len(boxes_xyxy)} as in the prepared picture"
-    if not np.array_equal(found.anchors[0], anchors):
+    if not np.array_equal(detections.anchors[0], anchors):
         return "other boxes than in the prepared picture, though the raw head is equal"
-    apart = float(np.abs(found.boxes_xyxy[0, :rows] - boxes_xyxy).max(initial=0))
+    apart = float(np.abs(detections.boxes_xyxy[0, :rows] - boxes_xyxy).max(initial=0))
     return f"a box is {apart:.3g} of the photograph away from where it belongs" if apart > BOX_ROOM else None
 
 

@@ -78,11 +78,11 @@ def with_layers(
     covered = [_cover_and_place(pair, provider, runtimes) for provider in providers]
     result = replace(result, coverage=tuple(c for c, _ in covered), placement=tuple(p for _, p in covered))
     try:
-        found = compare_layers(pair, pixels[:IMAGES], runtimes)
+        comparison = compare_layers(pair, pixels[:IMAGES], runtimes)
     except XdetError as error:
         problem = str(error).replace(str(pair.source.path), result.source)  # results hold no folder
         return replace(result, layers_problem=problem)
-    return replace(result, layers=found, parts=_with_fault(result.parts, found))
+    return replace(result, layers=comparison, parts=_with_fault(result.parts, comparison))
 
 
 def _cover_and_place(pair: OpenedPair, provider: str, runtimes: OpenRuntimes) -> tuple[Coverage, NodePlacement]:
@@ -96,13 +96,13 @@ def _cover_and_place(pair: OpenedPair, provider: str, runtimes: OpenRuntimes) ->
     return coverage, placement_of(recorded.placed, provider)
 
 
-def _with_fault(parts: tuple[PartVerdict, ...], found: LayerComparison) -> tuple[PartVerdict, ...]:
+def _with_fault(parts: tuple[PartVerdict, ...], comparison: LayerComparison) -> tuple[PartVerdict, ...]:
     """The verdicts, with the first layer that exceeds its bound as a finding."""
-    fault = found.first_fault
+    fault = comparison.first_fault
     if fault is None:
         return parts
     part = "static" if fault.is_mistranslated else "exact"
-    finding = Finding(part, "layer", fault_text(fault, found.unit), layer=fault.tensor)  # type: ignore[arg-type]  # one of the two
+    finding = Finding(part, "layer", fault_text(fault, comparison.unit), layer=fault.tensor)  # type: ignore[arg-type]  # one of the two
     return tuple(
         replace(verdict, status="failed", findings=(*verdict.findings, finding)) if verdict.part == part else verdict
         for verdict in parts
@@ -114,14 +114,14 @@ def fault_text(layer: LayerResult, unit: str) -> str:
     if layer.is_mistranslated:
         codes = unit == "LSB"
         where, distance, bound = "the graph computes", layer.local, layer.local_bound
-        given = f"the source's own {'integers' if codes else 'values'} in front of it"
+        read = f"the source's own {'integers' if codes else 'values'} in front of it"
         off = f"{distance.worst} LSB off" if codes else f"{format_distance(distance.worst)} {unit} off"
     else:
         assert layer.kernel is not None  # noqa: S101 - it is at fault
         where, distance, bound = "ONNX Runtime computes", layer.kernel, layer.kernel_bound
-        given, off = "its own integers in front of it", f"{layer.kernel.worst} LSB off"
+        read, off = "its own integers in front of it", f"{layer.kernel.worst} LSB off"
     return (
-        f"{layer.operator} {layer.tensor!r} is the first layer at fault: from {given}, {where} up to {off} "
+        f"{layer.operator} {layer.tensor!r} is the first layer at fault: from {read}, {where} up to {off} "
         f"in {distance.differing:,} of {distance.values:,} values; allowed are {bound}"
     )
 
@@ -129,15 +129,15 @@ def fault_text(layer: LayerResult, unit: str) -> str:
 def judge_unrounded(inputs: CheckInputs, runs: Sequence[Run], near: Mapping[str, HeadDistance | None]) -> PartVerdict:
     """Judge every layer by its source's codes, and every runtime by ONNX Runtime's float32."""
     try:
-        found = compare_layers(inputs.pair, inputs.pixels[:IMAGES], inputs.runtimes)
+        comparison = compare_layers(inputs.pair, inputs.pixels[:IMAGES], inputs.runtimes)
     except XdetError as error:
         return PartVerdict("spread", "skipped", f"its layers could not be compared: {error}")
     findings = _apart(runs, half_bound(inputs.pair) or FLOAT_BOUND)
-    if found.first_fault is not None:
-        message = fault_text(found.first_fault, found.unit)
-        findings.append(Finding("spread", "layer", message, layer=found.first_fault.tensor))
-    worst = max(float(layer.local.worst) for layer in found.layers)
-    within = f"{len(found.layers)} layers are within {worst:.2f} of a step of the source's codes"
+    if comparison.first_fault is not None:
+        message = fault_text(comparison.first_fault, comparison.unit)
+        findings.append(Finding("spread", "layer", message, layer=comparison.first_fault.tensor))
+    worst = max(float(layer.local.worst) for layer in comparison.layers)
+    within = f"{len(comparison.layers)} layers are within {worst:.2f} of a step of the source's codes"
     message = f"given the source's own numbers in front, {within}"
     furthest = max((d for d in near.values() if d is not None), key=lambda d: d.mean_steps, default=None)
     if furthest is not None:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from xdet.checking.pair import OpenedPair
     from xdet.checking.result import DetectionChange, HistogramBar, KnownDeviation, MissingRuntime, Tolerance
     from xdet.checking.runs import AllRuns, Run
-    from xdet.checking.runtimes import Asked
+    from xdet.checking.runtimes import RuntimeOrName
     from xdet.pictures.preparation import Photograph
 
 LOW_SCORE = 0.001
@@ -58,7 +58,7 @@ def check(
     source: str | Path,
     images: Sequence[Photograph],
     *,
-    runtimes: str | Sequence[Asked] | None = None,
+    runtimes: str | Sequence[RuntimeOrName] | None = None,
     threads: int | None = None,
     thresholds: Thresholds | None = None,
     source_options: SourceOptions | None = None,
@@ -134,7 +134,7 @@ def check(
 
 
 def planned_images(
-    runtimes: str | Sequence[Asked] | None, source_format: str | None, images: int, cpus: Sequence[str] = ()
+    runtimes: str | Sequence[RuntimeOrName] | None, source_format: str | None, images: int, cpus: Sequence[str] = ()
 ) -> int:
     """How many images all runtimes together, and other processors, will be given: the length of a progress bar."""
     finished, sources = split_runtimes(runtimes, source_format, None)

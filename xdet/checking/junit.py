@@ -67,12 +67,12 @@ def _cases(result: CheckResult) -> Iterator[_Case]:
     if result.output_uncompared:
         yield _Case("source", "the output", "skipped", result.output_uncompared)
     for run in result.runs:
-        found = [f for f in result.findings if f.runtime == run.name]
+        findings = [f for f in result.findings if f.runtime == run.name]
         near = run.nearest
         message = "no runtime of the source to compare with"
         if near is not None:
             message = plain((near.differing, " of ", near.values, f" head values differ from {near.second}"))
-        yield _failed_or("runtime", run.name, [f"{f.cause}: {f.message}" for f in found], message)
+        yield _failed_or("runtime", run.name, [f"{f.cause}: {f.message}" for f in findings], message)
     for missing in result.missing:
         if missing.is_gap:
             yield _Case("runtime", missing.name, "error", missing_text(missing), missing_text(missing))
@@ -89,7 +89,7 @@ def _part_case(part: PartVerdict) -> _Case:
     name = f"{part.part}: {TITLES[part.part]}"
     if part.status == "skipped":
         return _Case("part", name, "skipped", part.summary)
-    wrong = [f"{found.cause}: {found.message}\n  -> {ADVICE[found.cause]}" for found in part.findings]
+    wrong = [f"{finding.cause}: {finding.message}\n  -> {ADVICE[finding.cause]}" for finding in part.findings]
     return _failed_or("part", name, wrong, part.summary)
 
 

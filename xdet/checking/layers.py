@@ -136,9 +136,9 @@ def first_divergence(
     return None
 
 
-def run_layer(model: ir.Model, twin: str, given: Values) -> tuple[bytes, Values, NDArray[Any]]:
+def run_layer(model: ir.Model, twin: str, inputs: Values) -> tuple[bytes, Values, NDArray[Any]]:
     """A layer as a model of its own, the values of its inputs and result, and what ONNX Runtime makes of the inputs."""
-    part, values = cut_layer(model, twin, given)
+    part, values = cut_layer(model, twin, inputs)
     session = OrtSession(part, file=twin, choices=SessionChoices(threads=1))
     try:
         (result,) = session.run([twin], {name: value for name, value in values.items() if name != twin})
@@ -179,12 +179,12 @@ class _Shared:
 
     def to_graph(self, values: NDArray[Any]) -> NDArray[Any]:
         """The source's values as the graph stores them: moved, and the nearest codes where only the graph has codes."""
-        found = self._stored(values)
+        stored = self._stored(values)
         if self.filling is None:
-            return found
-        more = [(0, 0)] * found.ndim
-        more[self._channels(found)] = (0, -found.shape[self._channels(found)] % BLOCK)
-        return np.pad(found, more, constant_values=self.filling)
+            return stored
+        more = [(0, 0)] * stored.ndim
+        more[self._channels(stored)] = (0, -stored.shape[self._channels(stored)] % BLOCK)
+        return np.pad(stored, more, constant_values=self.filling)
 
     def _channels(self, array: NDArray[Any]) -> int:
         """The axis of the source's channels."""
@@ -206,30 +206,30 @@ class _Shared:
         nearest: NDArray[Any] = np.clip(codes, info.min, info.max).astype(self.dtype)
         return nearest
 
-    def distance(self, found: NDArray[Any], values: NDArray[Any], reach: float = 0.0) -> Distance:
+    def distance(self, ours: NDArray[Any], values: NDArray[Any], reach: float = 0.0) -> Distance:
         """How far a value of the graph is from the source's; of reals in units of their largest, or of ``reach``."""
         wanted = self._stored(values)
         if self.filling is not None:
             axis = self._channels(wanted)
-            found = found.take(range(wanted.shape[axis]), axis)
-        if found.shape != wanted.shape:  # an edited padding or stride: nothing can be told apart value by value
+            ours = ours.take(range(wanted.shape[axis]), axis)
+        if ours.shape != wanted.shape:  # an edited padding or stride: nothing can be told apart value by value
             return Distance(wanted.size, wanted.size, math.inf, math.inf)
         if self.source.quant is not None:
-            return self._in_steps(found, wanted, self.source.quant)
+            return self._in_steps(ours, wanted, self.source.quant)
         if self.source.codes is not None:
-            return Distance.of_codes(found, wanted)
-        differing, reals = int((found != wanted).sum()), self._moved(values)
+            return Distance.of_codes(ours, wanted)
+        differing, reals = int((ours != wanted).sum()), self._moved(values)
         if self.scale is None:
             unit = max(float(np.abs(reals).max(initial=0.0)), reach, SMALLEST)
-            return Distance.of_reals(found, reals, unit=unit, differing=differing)
-        held = (found.astype(np.float64) - self.zero_point) * float(self.scale)
+            return Distance.of_reals(ours, reals, unit=unit, differing=differing)
+        held = (ours.astype(np.float64) - self.zero_point) * float(self.scale)
         return Distance.of_reals(held, reals, unit=float(self.scale), differing=differing)
 
-    def _in_steps(self, found: NDArray[Any], wanted: NDArray[Any], quant: QuantParams) -> Distance:
+    def _in_steps(self, ours: NDArray[Any], wanted: NDArray[Any], quant: QuantParams) -> Distance:
         """How many steps of the source's codes real numbers are away; beyond the codes stands their end."""
         step, codes = float(quant.scalar_scale), np.array(self.source.code_range)
         low, high = (codes - quant.scalar_zero_point) * step
-        held = np.clip(found.astype(np.float64), low, high)
+        held = np.clip(ours.astype(np.float64), low, high)
         differing = int((np.rint(held / step) != np.rint(wanted.astype(np.float64) / step)).sum())
         return Distance.of_reals(held, wanted, unit=step, differing=differing)
 
@@ -256,12 +256,14 @@ class _Comparing:
         for layer in self._shared:
             here, there, name = own[layer.twin], held[layer.source.name], layer.source.name
             local = self._exact(layer.twin, theirs) if layer.in_codes else self._computed(layer, theirs, held)
-            found: list[Any] = [layer.distance(here, there), layer.distance(local, there, self._reach(layer, held))]
+            distances: list[Any] = [layer.distance(here, there), layer.distance(local, there, self._reach(layer, held))]
             if self._graph is not None:
                 kernel = local if same and layer.in_codes else self._exact(layer.twin, own)
-                found.append(Distance.of_codes(kernel, here))
+                distances.append(Distance.of_codes(kernel, here))
             before = self._sums.get(name)
-            self._sums[name] = found if before is None else [a.joined(b) for a, b in zip(before, found, strict=True)]
+            self._sums[name] = (
+                distances if before is None else [a.joined(b) for a, b in zip(before, distances, strict=True)]
+            )
 
     def layers(self) -> Iterator[LayerResult]:
         """What was added up."""
@@ -291,10 +293,10 @@ class _Comparing:
         read = [held[name] for name in layer.source.reads if name in held] if self._half else []
         return max((float(np.abs(array).max(initial=0.0)) for array in read), default=0.0)
 
-    def _exact(self, twin: str, given: Values) -> NDArray[Any]:
+    def _exact(self, twin: str, values: Values) -> NDArray[Any]:
         """The exact arithmetic's codes of ``twin`` when every other twin holds ``given``."""
         assert self._graph is not None  # noqa: S101 - there are codes
-        codes, inexact = exact_codes(self._graph, twin, given)
+        codes, inexact = exact_codes(self._graph, twin, values)
         if inexact:
             self._inexact.add(twin)
         return codes
@@ -404,9 +406,9 @@ def write_layer_repro(
     how = Preparation(pair.document.spec.image)
     images = np.stack([prepare(photograph, how).pixels for photograph in photographs])
     with OpenRuntimes(pair) as runtimes:
-        known = source_codes(pair, images, runtimes)
+        codes = source_codes(pair, images, runtimes)
     tried: list[tuple[float, int, bytes, Codes]] = []
-    for image, held in zip(images, known, strict=True):
+    for image, held in zip(images, codes, strict=True):
         cut, values, result = run_layer(pair.graph.model, layer.onnx, {**held, IMAGE: image[None]})
         wanted = values[layer.onnx]
         differing = int((result != wanted).sum())

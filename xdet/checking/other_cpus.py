@@ -45,156 +45,6 @@ if TYPE_CHECKING:
 IMAGES = 2
 LONGEST_S = 3600.0  # of one command; an emulated program may hang
 HERE = "xdet.checking.other_cpus"
-
-
-@dataclass(frozen=True, eq=False)
-class Request:
-    """What is run there, photographs aside; the names are those of ``xdet.check``."""
-
-    model: str
-    source: str
-    runtimes: tuple[str, ...] | None
-    threads: int | None
-    thresholds: Thresholds | None
-    source_options: SourceOptions | None
-
-
-def require_cpus(cpus: Sequence[str]) -> None:
-    """Refuse processors that cannot be emulated here, before anything runs; raises as ``emulator_of``."""
-    for cpu in cpus:
-        emulator_of(cpu)
-
-
-def check_on_cpus(
-    cpus: Sequence[str],
-    request: Request,
-    images: Sequence[Photograph],
-    *,
-    has_golden: bool,
-    progress: Callable[[str, int], None],
-) -> tuple[OtherCpu, ...]:
-    """Repeat self-test and check on emulated processors, with the first photographs.
-
-    Raises:
-        UsageError: an emulator does not know the processor.
-    """
-    paths = {str(i): str(p) for i, p in enumerate(images[:IMAGES]) if not isinstance(p, np.ndarray)}
-    arrays = {str(i): a for i, a in enumerate(images[:IMAGES]) if isinstance(a, np.ndarray)}
-    asked = Message({"request": plain(request), "paths": paths}, arrays)
-    columns = []
-    for cpu in cpus:
-        with tempfile.TemporaryDirectory(prefix="xdet-") as folder:
-            there = emulate(cpu, Path(folder))
-            whole = {name: value for name, value in there.environment.items() if name != LEFT_OUT}
-            simd, problem = _ask(replace(there, environment=whole), "find_simd", asked)
-            if problem is not None:
-                raise UsageError(
-                    f"no Python runs on {cpu!r}: {problem}; '{emulator_of(cpu)} -cpu help' lists the processors"
-                )
-            selftest, no_selftest = _ask(there, "run_selftest_there", asked) if has_golden else (None, None)
-            check, no_check = _ask(there, "check_there", asked)
-        progress(cpu, len(paths) + len(arrays))
-        columns.append(
-            OtherCpu(
-                cpu=cpu,
-                emulated=True,
-                simd=tuple(simd),
-                selftest=restored(SelfTest | None, selftest),
-                selftest_problem=no_selftest,
-                check=restored(CpuCheck | None, check),
-                check_problem=no_check,
-            )
-        )
-    return tuple(columns)
-
-
-def _ask(there: Processor, job: str, asked: Message) -> tuple[Any, str | None]:
-    """What a function of this module finds there, or why it found nothing."""
-    message = Message({**asked.fields, "python": there.python}, asked.arrays)
-    try:
-        answer = call_in_subprocess(
-            f"{HERE}:{job}", message, longest_s=LONGEST_S, python=there.python, environment=there.environment
-        )
-    except SubprocessEndedError as error:
-        return None, f"its process ended with {error}"
-    except XdetError as error:
-        return None, str(error)
-    return answer.fields["found"], None
-
-
-def plain(value: Any) -> Any:
-    """A dataclass as JSON has it."""
-    return json.loads(json.dumps(asdict(value), default=str))
-
-
-def restored(kind: Any, value: Any) -> Any:
-    """What ``plain`` made of a value of type ``kind``: dataclasses, tuples and paths again, as annotations say."""
-    if value is None:
-        return None
-    if get_origin(kind) in (Union, UnionType):
-        (kind,) = (one for one in get_args(kind) if one is not NoneType)
-    if is_dataclass(kind):
-        hints = get_type_hints(kind)
-        return cast("Any", kind)(**{name: restored(hints[name], held) for name, held in value.items()})
-    if get_origin(kind) is tuple:
-        first, *others = get_args(kind)
-        kinds = [first] * len(value) if others == [...] else [first, *others]
-        return tuple(restored(one, held) for one, held in zip(kinds, value, strict=True))
-    return Path(value) if kind is Path else value
-
-
-def _request(message: Message) -> Request:
-    """The other side: what is asked for. What this process starts is emulated as it is."""
-    sys.executable = message.fields["python"]
-    request: Request = restored(Request, message.fields["request"])
-    return request
-
-
-def find_simd(message: Message) -> Message:
-    """The instruction sets that numpy finds: the proof of what is emulated."""
-    _request(message)
-    found = cast("dict[str, Any]", np.show_config("dicts")["SIMD Extensions"])
-    return Message({"found": [*found["baseline"], *found.get("found", [])]})
-
-
-def run_selftest_there(message: Message) -> Message:
-    """The self-test."""
-    request = _request(message)
-    return Message({"found": plain(run_selftest(Path(request.model), threads=request.threads))})
-
-
-def check_there(message: Message) -> Message:
-    """The check."""
-    from xdet.checking.check import check
-
-    request, paths = _request(message), message.fields["paths"]
-    held: dict[str, Path | NDArray[Any]] = {**{name: Path(path) for name, path in paths.items()}, **message.arrays}
-    found = check(
-        request.model,
-        request.source,
-        [held[name] for name in sorted(held, key=int)],
-        runtimes=request.runtimes,
-        threads=request.threads,
-        thresholds=request.thresholds,
-        source_options=request.source_options,
-    )
-    return Message({"found": plain(kept_of_check(found))})
-
-
-def kept_of_check(found: CheckResult) -> CpuCheck:
-    """What is kept of a check."""
-    return CpuCheck(
-        found.images,
-        found.parts,
-        tuple(replace(run, histogram=()) for run in found.runs),
-        found.allowed_max,
-        found.allowed_mean,
-        len(found.changes),
-        found.missing,
-        found.versions,
-    )
-
-
 X86, ARM = "qemu-x86_64", "qemu-aarch64"
 ARM_NAMES = ("cortex-", "neoverse-", "a64fx", "max")
 ROOT = "XDET_AARCH64"
@@ -262,17 +112,6 @@ def emulate(cpu: str, folder: Path) -> Processor:
     return Processor(cpu, python, {"PATH": path, **plain_numpy()})
 
 
-def plain_numpy() -> dict[str, str]:
-    """Environment in which numpy, of which the oracle is made, computes right on every emulated processor.
-
-    qemu 7.2 gathers wrongly or crashes where numpy's AVX2 code reads every n-th number. numpy's OpenBLAS takes AVX code
-    on a Nehalem unless it is told the processor.
-    """
-    known = cast("dict[str, Any]", np.show_config("dicts")["SIMD Extensions"])
-    optional = [*known.get("found", []), *known.get("not found", [])]
-    return {LEFT_OUT: " ".join(optional), "OPENBLAS_CORETYPE": "Nehalem"}
-
-
 def emulate_arm(cpu: str, system: Path, folder: Path) -> Processor:
     """As ``emulate``, with the Arm Python and the packages that ``system`` holds, and with this xdet."""
     system = system.resolve()
@@ -285,11 +124,162 @@ def emulate_arm(cpu: str, system: Path, folder: Path) -> Processor:
 
 def python_of(system: Path) -> Path:
     """The Arm Python of a folder."""
-    (found,) = (system / "root" / "usr" / "bin").glob("python3.[0-9]*[0-9]")
-    return found
+    (python,) = (system / "root" / "usr" / "bin").glob("python3.[0-9]*[0-9]")
+    return python
+
+
+def plain_numpy() -> dict[str, str]:
+    """Environment in which numpy, of which the oracle is made, computes right on every emulated processor.
+
+    qemu 7.2 gathers wrongly or crashes where numpy's AVX2 code reads every n-th number. numpy's OpenBLAS takes AVX code
+    on a Nehalem unless it is told the processor.
+    """
+    extensions = cast("dict[str, Any]", np.show_config("dicts")["SIMD Extensions"])
+    optional = [*extensions.get("found", []), *extensions.get("not found", [])]
+    return {LEFT_OUT: " ".join(optional), "OPENBLAS_CORETYPE": "Nehalem"}
 
 
 def _write(program: Path, command: list[str]) -> str:
     program.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n', "utf-8")
     program.chmod(0o700)
     return str(program)
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What is run there, photographs aside; the names are those of ``xdet.check``."""
+
+    model: str
+    source: str
+    runtimes: tuple[str, ...] | None
+    threads: int | None
+    thresholds: Thresholds | None
+    source_options: SourceOptions | None
+
+
+def require_cpus(cpus: Sequence[str]) -> None:
+    """Refuse processors that cannot be emulated here, before anything runs; raises as ``emulator_of``."""
+    for cpu in cpus:
+        emulator_of(cpu)
+
+
+def check_on_cpus(
+    cpus: Sequence[str],
+    request: Request,
+    images: Sequence[Photograph],
+    *,
+    has_golden: bool,
+    progress: Callable[[str, int], None],
+) -> tuple[OtherCpu, ...]:
+    """Repeat self-test and check on emulated processors, with the first photographs.
+
+    Raises:
+        UsageError: an emulator does not know the processor.
+    """
+    paths = {str(i): str(p) for i, p in enumerate(images[:IMAGES]) if not isinstance(p, np.ndarray)}
+    arrays = {str(i): a for i, a in enumerate(images[:IMAGES]) if isinstance(a, np.ndarray)}
+    question = Message({"request": plain(request), "paths": paths}, arrays)
+    columns = []
+    for cpu in cpus:
+        with tempfile.TemporaryDirectory(prefix="xdet-") as folder:
+            there = emulate(cpu, Path(folder))
+            whole = {name: value for name, value in there.environment.items() if name != LEFT_OUT}
+            simd, problem = _ask(replace(there, environment=whole), "find_simd", question)
+            if problem is not None:
+                advice = f"'{emulator_of(cpu)} -cpu help' lists the processors"
+                raise UsageError(f"no Python runs on {cpu!r}: {problem}; {advice}")
+            selftest, no_selftest = _ask(there, "run_selftest_there", question) if has_golden else (None, None)
+            check, no_check = _ask(there, "check_there", question)
+        progress(cpu, len(paths) + len(arrays))
+        columns.append(
+            OtherCpu(
+                cpu=cpu,
+                emulated=True,
+                simd=tuple(simd),
+                selftest=restored(SelfTest | None, selftest),
+                selftest_problem=no_selftest,
+                check=restored(CpuCheck | None, check),
+                check_problem=no_check,
+            )
+        )
+    return tuple(columns)
+
+
+def _ask(there: Processor, job: str, question: Message) -> tuple[Any, str | None]:
+    """What a function of this module finds there, or why it found nothing."""
+    message = Message({**question.fields, "python": there.python}, question.arrays)
+    try:
+        answer = call_in_subprocess(
+            f"{HERE}:{job}", message, longest_s=LONGEST_S, python=there.python, environment=there.environment
+        )
+    except SubprocessEndedError as error:
+        return None, f"its process ended with {error}"
+    except XdetError as error:
+        return None, str(error)
+    return answer.fields["found"], None
+
+
+def plain(value: Any) -> Any:
+    """A dataclass as JSON has it."""
+    return json.loads(json.dumps(asdict(value), default=str))
+
+
+def restored(kind: Any, value: Any) -> Any:
+    """What ``plain`` made of a value of type ``kind``: dataclasses, tuples and paths again, as annotations say."""
+    if value is None:
+        return None
+    if get_origin(kind) in (Union, UnionType):
+        (kind,) = (one for one in get_args(kind) if one is not NoneType)
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return cast("Any", kind)(**{name: restored(hints[name], held) for name, held in value.items()})
+    if get_origin(kind) is tuple:
+        first, *others = get_args(kind)
+        kinds = [first] * len(value) if others == [...] else [first, *others]
+        return tuple(restored(one, held) for one, held in zip(kinds, value, strict=True))
+    return Path(value) if kind is Path else value
+
+
+def _request(message: Message) -> Request:
+    """The other side: what is asked for. What this process starts is emulated as it is."""
+    sys.executable = message.fields["python"]
+    request: Request = restored(Request, message.fields["request"])
+    return request
+
+
+def find_simd(message: Message) -> Message:
+    """The instruction sets that numpy finds: the proof of what is emulated."""
+    _request(message)
+    extensions = cast("dict[str, Any]", np.show_config("dicts")["SIMD Extensions"])
+    return Message({"found": [*extensions["baseline"], *extensions.get("found", [])]})
+
+
+def run_selftest_there(message: Message) -> Message:
+    """The self-test."""
+    request = _request(message)
+    return Message({"found": plain(run_selftest(Path(request.model), threads=request.threads))})
+
+
+def check_there(message: Message) -> Message:
+    """The check."""
+    from xdet.checking.check import check
+
+    request, paths = _request(message), message.fields["paths"]
+    held: dict[str, Path | NDArray[Any]] = {**{name: Path(path) for name, path in paths.items()}, **message.arrays}
+    images = [held[name] for name in sorted(held, key=int)]
+    choices = {name: getattr(request, name) for name in ("runtimes", "threads", "thresholds", "source_options")}
+    return Message({"found": plain(kept_of_check(check(request.model, request.source, images, **choices)))})
+
+
+def kept_of_check(result: CheckResult) -> CpuCheck:
+    """What is kept of a check."""
+    return CpuCheck(
+        result.images,
+        result.parts,
+        tuple(replace(run, histogram=()) for run in result.runs),
+        result.allowed_max,
+        result.allowed_mean,
+        len(result.changes),
+        result.missing,
+        result.versions,
+    )

@@ -147,18 +147,18 @@ def _summary(result: CheckResult, where: Surroundings) -> Iterator[Block]:
 def _tolerance(result: CheckResult) -> str:
     if result.tolerance is None:
         return "none beyond what the parts allow by themselves"
-    found = [f"{d.runtime} {d.box:.3g} px, {d.score:.3g} of score" for d in result.deviations]
-    message = "; ".join(found) or "not measured"
+    deviations = [f"{d.runtime} {d.box:.3g} px, {d.score:.3g} of score" for d in result.deviations]
+    message = "; ".join(deviations) or "not measured"
     return f"{tolerance_text(result.tolerance, result.unit)}; detections deviate: {message}"
 
 
 def _largest(result: CheckResult) -> str:
     """Of each runtime from the source's nearest."""
     near = [(run.name, run.nearest) for run in result.runs if run.nearest is not None]
-    found = [
+    distances = [
         f"{name} {format_distance(d.max_steps)} {result.unit}" if d.differing else f"{name} none" for name, d in near
     ]
-    return ", ".join(found) or "not measured: no runtime of the source ran"
+    return ", ".join(distances) or "not measured: no runtime of the source ran"
 
 
 def _histograms(result: CheckResult) -> Iterator[Bars]:
@@ -251,7 +251,7 @@ def _side(
     height, width = small.shape[:2]
     kept = [i for i, change in enumerate(changes) if change.kind != absent]
     boxes = [getattr(changes[i], f"{side}_box_xyxy") for i in kept]
-    found = Detections(
+    detections = Detections(
         image=image,
         width=width,
         height=height,
@@ -262,7 +262,7 @@ def _side(
         class_names=tuple(f"box {change.anchor}" for change in changes),
     )
     encoded = io.BytesIO()
-    Image.fromarray(draw_detections(small, found)).save(encoded, "JPEG", quality=QUALITY)
+    Image.fromarray(draw_detections(small, detections)).save(encoded, "JPEG", quality=QUALITY)
     count = f"{len(boxes)} of the boxes that differ" if boxes else "none of the boxes that differ"
     return Picture(f"{title}: {count}", f"{image}: {count}, {title}", encoded.getvalue(), (width, height))
 

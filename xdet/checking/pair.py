@@ -68,10 +68,10 @@ def open_pair(model: Path | ModelFile, source: Path, source_options: SourceOptio
             f"the source goes behind `source`"
         )
     if source_file.format is None or source_file.format not in SOURCES:
-        known = ", ".join(row.title for row in SOURCES.values())
+        formats = ", ".join(row.title for row in SOURCES.values())
         raise UsageError(
             f"'{source}' is {source_file.format or 'no model'}, "
-            f"expected the source that '{finished.file}' was made of ({known})"
+            f"expected the source that '{finished.file}' was made of ({formats})"
         )
     document, any_size = read_document(finished.data, file=finished.file), None
     if document.spec.image.any_size:

@@ -116,9 +116,9 @@ def check_to_json(result: CheckResult) -> str:
 def _layer_entry(layer: LayerResult) -> dict[str, Any]:
     """A layer under the schema's names: distances in codes have ``_lsb`` behind theirs."""
 
-    def entry(found: Distance, suffix: str) -> dict[str, float]:
-        counts = {"differing": found.differing, "values": found.values}
-        return {**counts, f"worst{suffix}": found.worst, f"total{suffix}": found.total}
+    def entry(distance: Distance, suffix: str) -> dict[str, float]:
+        counts = {"differing": distance.differing, "values": distance.values}
+        return {**counts, f"worst{suffix}": distance.worst, f"total{suffix}": distance.total}
 
     suffix = "_lsb" if layer.in_codes else ""
     return {
@@ -133,9 +133,9 @@ def _layer_entry(layer: LayerResult) -> dict[str, Any]:
     }
 
 
-def _selftest_entry(found: SelfTest | None) -> dict[str, Any] | None:
+def _selftest_entry(selftest: SelfTest | None) -> dict[str, Any] | None:
     """A self-test there, without the model, and with its comparisons in three numbers."""
-    if found is None:
+    if selftest is None:
         return None
 
     def entry(agreement: Agreement | None) -> dict[str, float] | None:
@@ -143,12 +143,12 @@ def _selftest_entry(found: SelfTest | None) -> dict[str, Any] | None:
         return None if agreement is None else {name: getattr(agreement, name) for name in names}
 
     return {
-        "runtime": found.runtime,
-        "verdict": found.verdict,
-        "bound_lsb": found.bound_lsb,
-        "agreement": entry(found.agreement),
-        "exact_kernels": found.exact_kernels,
-        "plain": entry(found.plain),
+        "runtime": selftest.runtime,
+        "verdict": selftest.verdict,
+        "bound_lsb": selftest.bound_lsb,
+        "agreement": entry(selftest.agreement),
+        "exact_kernels": selftest.exact_kernels,
+        "plain": entry(selftest.plain),
     }
 
 
@@ -228,7 +228,7 @@ def _lead(result: CheckResult) -> Iterator[Inline]:
 
 def _part(part: PartVerdict, about_layers: str) -> Verdict:
     advice = {**ADVICE, "layer": about_layers}
-    findings = (Wrong(found.cause, found.message, advice[found.cause]) for found in part.findings)
+    findings = (Wrong(finding.cause, finding.message, advice[finding.cause]) for finding in part.findings)
     return Verdict(part.status, f"{part.part}: {TITLES[part.part]}", (part.summary,), tuple(findings))
 
 
@@ -314,23 +314,23 @@ def _other_versions(cpu: OtherCpu, result: CheckResult) -> str:
     return f"; {', '.join(differing)}" if differing else ""
 
 
-def selftest_words(found: SelfTest) -> str:
+def selftest_words(selftest: SelfTest) -> str:
     """The verdict, its numbers, and what a program gets that does not ask for the exact kernels."""
-    message = f"{found.verdict}: {_distance_words(found.agreement)}"
-    if found.plain is not None:
-        message += f"; without {found.exact_kernels} = 1: {_distance_words(found.plain)}"
+    message = f"{selftest.verdict}: {_distance_words(selftest.agreement)}"
+    if selftest.plain is not None:
+        message += f"; without {selftest.exact_kernels} = 1: {_distance_words(selftest.plain)}"
     return message
 
 
-def _distance_words(found: Agreement) -> str:
-    message = f"{found.differing:,} of {found.compared:,} head values differ"
-    return f"{message}, by up to {format_distance(found.worst_lsb)} LSB" if found.differing else message
+def _distance_words(agreement: Agreement) -> str:
+    message = f"{agreement.differing:,} of {agreement.compared:,} head values differ"
+    return f"{message}, by up to {format_distance(agreement.worst_lsb)} LSB" if agreement.differing else message
 
 
-def parts_words(found: CpuCheck) -> str:
+def parts_words(check: CpuCheck) -> str:
     """How many photographs, and each part's status."""
-    parts = ", ".join(f"{part.part} {part.status}" for part in found.parts)
-    count = len(found.images)
+    parts = ", ".join(f"{part.part} {part.status}" for part in check.parts)
+    count = len(check.images)
     return f"{count} photograph{'s' * (count != 1)}: {parts}"
 
 
@@ -348,27 +348,27 @@ def _layer_blocks(result: CheckResult) -> Iterator[Block]:
     """Which layer is at fault; on a terminal the layers in which anything differs, on a page all of them."""
     if result.layers_problem is not None:
         yield Text(f"layers were not compared: {result.layers_problem}")
-    found = result.layers
-    if found is None:
+    comparison = result.layers
+    if comparison is None:
         return
-    fault = found.first_fault
+    fault = comparison.first_fault
     message = "none at fault" if fault is None else f"the first at fault is {fault.tensor!r}"
     fused: tuple[Inline, ...] = ("has the same head",)
-    if found.fused_differs:
-        fused = ("differs in ", found.fused_differs, " values of the head")
-    yield Text((f"{len(found.layers)} layers compared, {message}; the fused run ", *fused))  # type: ignore[arg-type]
-    yield from (Text(line, soft=True) for line in _unit_lines(found))
-    rows = tuple(_layer_row(i + 1, layer) for i, layer in enumerate(found.layers))
-    faults = frozenset(i for i, layer in enumerate(found.layers) if layer.is_at_fault)
-    unit = " LSB" if found.unit == "LSB" else " max"
+    if comparison.fused_differs:
+        fused = ("differs in ", comparison.fused_differs, " values of the head")
+    yield Text((f"{len(comparison.layers)} layers compared, {message}; the fused run ", *fused))  # type: ignore[arg-type]
+    yield from (Text(line, soft=True) for line in _unit_lines(comparison))
+    rows = tuple(_layer_row(i + 1, layer) for i, layer in enumerate(comparison.layers))
+    faults = frozenset(i for i, layer in enumerate(comparison.layers) if layer.is_at_fault)
+    unit = " LSB" if comparison.unit == "LSB" else " max"
     headers = ("tensor", "layer", "operator", f"accumulated{unit}", "differ", "local", "allowed", "kernel", "allowed")
-    differing = tuple(row for row, layer in zip(rows, found.layers, strict=True) if _differs(layer))
+    differing = tuple(row for row, layer in zip(rows, comparison.layers, strict=True) if _differs(layer))
     if differing:
         yield Table(headers, differing, only="terminal")
-    yield _strips(found)
+    yield _strips(comparison)
     inside: list[Block] = [Table(headers, rows, faults=faults)]
-    if found.absent:
-        absent = tuple(f"{tensor}: {by}" for tensor, by in found.absent.items())
+    if comparison.absent:
+        absent = tuple(f"{tensor}: {by}" for tensor, by in comparison.absent.items())
         inside.append(Items(absent, title="Without a twin, and the rewrite that took them away:"))
     yield Folded(f"All {len(rows)} layers in numbers", tuple(inside))
 
@@ -387,7 +387,7 @@ def _layer_row(number: int, layer: LayerResult) -> tuple[Inline, ...]:
     )
 
 
-def _strips(found: LayerComparison) -> Strips:
+def _strips(comparison: LayerComparison) -> Strips:
     """A strip per distance with a cell per layer: the largest difference."""
     wrong = {"local": "is_mistranslated", "kernel": "is_misrun"}
 
@@ -395,20 +395,20 @@ def _strips(found: LayerComparison) -> Strips:
         distance: Distance | None = getattr(layer, name)
         if distance is None:
             return None
-        text = f"{layer.tensor} ({layer.operator}): {format_distance(distance.worst)} {found.unit}"
+        text = f"{layer.tensor} ({layer.operator}): {format_distance(distance.worst)} {comparison.unit}"
         return Cell(distance.worst, text, fault=name in wrong and getattr(layer, wrong[name]))
 
-    strips = ((name, tuple(cell(layer, name) for layer in found.layers)) for name in STRIPS)
+    strips = ((name, tuple(cell(layer, name) for layer in comparison.layers)) for name in STRIPS)
     rows = [strip for strip in strips if any(strip[1])]
-    message = "in LSB" if found.unit == "LSB" else f"as a share {found.unit}"
+    message = "in LSB" if comparison.unit == "LSB" else f"as a share {comparison.unit}"
     return Strips(f"worst difference of every layer {message}", tuple(rows))
 
 
-def _unit_lines(found: LayerComparison) -> list[str]:
+def _unit_lines(comparison: LayerComparison) -> list[str]:
     """What the numbers are."""
-    if found.unit != "LSB":
-        return [f"distances are fractions {found.unit} of each layer"]
-    if any(layer.local_bound is None for layer in found.layers):
+    if comparison.unit != "LSB":
+        return [f"distances are fractions {comparison.unit} of each layer"]
+    if any(layer.local_bound is None for layer in comparison.layers):
         return ["local: what quantising that layer costs against Keras, measured, and no fault"]
     return []
 

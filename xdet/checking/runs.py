@@ -148,9 +148,9 @@ def run_all(
         of_model = [there[i].result() if apart[i] else here[i] for i in order]
         of_source = [future.result() for future in running]
     gaps = Gaps(inputs.are_named, suggest_runtimes(finished))
-    for _, found in (*of_source, *of_model):
-        gaps.missing.extend(found.missing)
-        gaps.faults.extend(found.faults)
+    for _, noted in (*of_source, *of_model):
+        gaps.missing.extend(noted.missing)
+        gaps.faults.extend(noted.faults)
     names = [choices.name for choices in sources]
     source_runs = sorted((run for run, _ in of_source if run is not None), key=lambda run: names.index(run.name))
     runs = [run for run, _ in of_model if run is not None]
@@ -200,8 +200,8 @@ def run_finished(model: ModelFile, choices: RuntimeChoices, work: Work, runtimes
         with runtimes.opened(file, choices) as runtime:
             part = replace(work, thresholds=at)
             runs.append(run_open(runtime, part, head_of=runs[0] if runs else None))
-    found = dict(pair for run in runs for pair in run.boxes)
-    return replace(runs[0], boxes=tuple((at, found[at]) for at in work.thresholds))
+    by_thresholds = dict(pair for run in runs for pair in run.boxes)
+    return replace(runs[0], boxes=tuple((at, by_thresholds[at]) for at in work.thresholds))
 
 
 def run_open(runtime: Runtime, work: Work, *, head_of: Run | None = None) -> Run:

@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from xdet.model.file import ModelFile
     from xdet.runtimes.onnxruntime import OnnxRuntime
 
-Asked = str | Runtime
+RuntimeOrName = str | Runtime
 Placed = Mapping[str, Mapping[str, int]]  # provider, short -> operator -> number of nodes, before they are fused
 
 
 def split_runtimes(
-    runtimes: str | Sequence[Asked] | None, source_format: str | None, threads: int | None
+    runtimes: str | Sequence[RuntimeOrName] | None, source_format: str | None, threads: int | None
 ) -> tuple[list[RuntimeChoices | Runtime], list[RuntimeChoices]]:
     """Runtimes of the finished model, and those of the source."""
     own = _checked(source_format, installed=False)  # one that is not installed is told
@@ -80,7 +80,7 @@ def with_options(
     """
     if not provider_options and device is None:
         return list(finished)
-    given = [
+    configured = [
         replace(chosen, provider_options=provider_options, device=device)
         if isinstance(chosen, RuntimeChoices)
         and RUNTIMES[str(chosen.runtime)].takes_options
@@ -88,12 +88,12 @@ def with_options(
         else chosen
         for chosen in finished
     ]
-    if given == list(finished):
+    if configured == list(finished):
         raise UsageError(
             "options and devices are those of ONNX Runtime's execution providers, and `runtimes` names none besides "
             "the CPU's; add one, such as onnxruntime:cuda"
         )
-    return given
+    return configured
 
 
 def count_images(
@@ -114,7 +114,7 @@ def count_images(
 def suggest_runtimes(finished: Sequence[RuntimeChoices | Runtime]) -> list[MissingRuntime]:
     """What could be added, and how."""
     named = {runtime.name.split(":")[0] for runtime in finished}
-    found = []
+    suggestions = []
     for name, row in RUNTIMES.items():
         if name in named or "onnx" not in row.formats:
             continue
@@ -122,8 +122,8 @@ def suggest_runtimes(finished: Sequence[RuntimeChoices | Runtime]) -> list[Missi
         if row.extra and not row.installed:
             how = f'pip install "xdet[{row.extra}]"'
         if how is not None:
-            found.append(MissingRuntime(f"{name}:{row.usual}", how, asked=False))
-    return found
+            suggestions.append(MissingRuntime(f"{name}:{row.usual}", how, asked=False))
+    return suggestions
 
 
 def runs_here(runtime: RuntimeChoices | Runtime) -> bool:

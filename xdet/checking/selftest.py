@@ -177,31 +177,31 @@ def _compare(heads: NDArray[np.float32], vector: GoldenVector, file: str) -> Agr
         raise ModelError(
             f"'{file}': its golden vector cannot be read: {error}; was the file edited? Convert its source again"
         ) from error
-    return max(agreements, key=lambda found: (not found.exact, found.worst_lsb, found.differing))
+    return max(agreements, key=lambda agreement: (not agreement.exact, agreement.worst_lsb, agreement.differing))
 
 
-def selftest_to_json(found: SelfTest) -> str:
+def selftest_to_json(result: SelfTest) -> str:
     """JSON text with a final newline; equal results give equal bytes. A distance that is infinite is null."""
-    data = {"schema": SELFTEST_SCHEMA, "version": SELFTEST_VERSION, **asdict(found)}
-    data["model"] = {"name": PurePath(found.model).name, "sha256": data.pop("sha256")}
+    data = {"schema": SELFTEST_SCHEMA, "version": SELFTEST_VERSION, **asdict(result)}
+    data["model"] = {"name": PurePath(result.model).name, "sha256": data.pop("sha256")}
     for comparison in (data["agreement"], data["plain"]):
         if comparison is not None and math.isinf(comparison["worst_lsb"]):
             comparison["worst_lsb"] = None
     return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def selftest_report(found: SelfTest) -> Report:
+def selftest_report(result: SelfTest) -> Report:
     """The verdict in one line; below it what to do, where there is something to do."""
-    message = f"{found.model} on {found.runtime}: {found.verdict}: {_described(found.agreement, found.bound_lsb)}"
+    message = f"{result.model} on {result.runtime}: {result.verdict}: {_described(result.agreement, result.bound_lsb)}"
     lines = []
-    if found.exact_kernels is not None and found.plain is not None:
-        plain = _described(found.plain, 0)
+    if result.exact_kernels is not None and result.plain is not None:
+        plain = _described(result.plain, 0)
         lines = [
-            f"xdet chose exact kernels, because {USUAL_KERNELS[found.exact_kernels]}; without them: {plain}",
-            f"in programs of your own, set the session entry {found.exact_kernels} = 1",
+            f"xdet chose exact kernels, because {USUAL_KERNELS[result.exact_kernels]}; without them: {plain}",
+            f"in programs of your own, set the session entry {result.exact_kernels} = 1",
         ]
-    if not found.passed:
-        lines.append(_advice(found))
+    if not result.passed:
+        lines.append(_advice(result))
     return Report("xdet selftest", (Section("", (Items(tuple(lines), title=message),)),))
 
 
@@ -215,13 +215,13 @@ def _described(agreement: Agreement, bound_lsb: int) -> str:
     )
 
 
-def _advice(found: SelfTest) -> str:
-    if found.agreement.off_lattice:
+def _advice(result: SelfTest) -> str:
+    if result.agreement.off_lattice:
         return (
-            f"{found.agreement.off_lattice} values are no code of the head: the quantisation was stripped or changed; "
+            f"{result.agreement.off_lattice} values are no code of the head: the quantisation was stripped or changed; "
             f"convert the source again, and deploy the file as xdet convert wrote it"
         )
-    if found.runtime.endswith(":cpu"):
+    if result.runtime.endswith(":cpu"):
         return "the file is not the one that was converted, or this ONNX Runtime computes other integers; convert again"
     return (
         "this provider computes other integers than the source's kernels; "

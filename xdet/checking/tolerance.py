@@ -29,7 +29,7 @@ def read_tolerance(text: str) -> Tolerance:
     Raises:
         UsageError: another name, one that stands twice, or no number from 0 on.
     """
-    found: dict[str, float] = {}
+    limits: dict[str, float] = {}
     names = [field.name for field in fields(Tolerance)]
     for word in text.split(","):
         name, _, value = (part.strip() for part in word.partition("="))
@@ -37,13 +37,13 @@ def read_tolerance(text: str) -> Tolerance:
             limit = float(value)
         except ValueError:
             limit = math.nan
-        if name not in names or name in found or not 0 <= limit < math.inf:
+        if name not in names or name in limits or not 0 <= limit < math.inf:
             raise UsageError(
                 f"a tolerance names {', '.join(names)}, each once and with a number from 0 on, such as {EXAMPLE}; "
                 f"got {text!r}"
             )
-        found[name] = limit
-    return Tolerance(**found)
+        limits[name] = limit
+    return Tolerance(**limits)
 
 
 def tolerance_text(tolerance: Tolerance, unit: str) -> str:
@@ -75,21 +75,23 @@ def judge_boxes(part: PartVerdict, deviations: Sequence[KnownDeviation], toleran
     if tolerance is None or (tolerance.box is None and tolerance.score is None):
         return part
     findings = []
-    for found in deviations:
-        numbers = ((found.box, tolerance.box, "px at a corner"), (found.score, tolerance.score, "of score"))
+    for deviation in deviations:
+        numbers = ((deviation.box, tolerance.box, "px at a corner"), (deviation.score, tolerance.score, "of score"))
         over = [
             f"{value:.3g} {what} (tolerated are {limit:g})"
             for value, limit, what in numbers
             if limit is not None and not value <= limit
         ]
         if over:
-            where = f"from the source's, furthest in '{found.image}'"
-            message = f"{found.runtime}: detections are up to {' and '.join(over)} {where}"
-            findings.append(Finding("head", "tolerance", message, runtime=found.runtime))
+            where = f"from the source's, furthest in '{deviation.image}'"
+            message = f"{deviation.runtime}: detections are up to {' and '.join(over)} {where}"
+            findings.append(Finding("head", "tolerance", message, runtime=deviation.runtime))
     if findings:
         return replace(part, status="failed", findings=(*part.findings, *findings))
-    within = [found for found in deviations if found.box or found.score]
+    within = [deviation for deviation in deviations if deviation.box or deviation.score]
     if part.status != "passed" or not within:
         return part
-    message = "; ".join(f"{found.runtime} by up to {found.box:.3g} px, {found.score:.3g} of score" for found in within)
+    message = "; ".join(
+        f"{deviation.runtime} by up to {deviation.box:.3g} px, {deviation.score:.3g} of score" for deviation in within
+    )
     return replace(part, status="tolerated", summary=f"{part.summary}; TOLERATED, not equal to the source's: {message}")

@@ -68,13 +68,13 @@ def judge_run(run: Run, spec: DetectorSpec) -> HeadVerdict:
     notes: dict[str, None] = {}  # a set that keeps its order; likewise
     wrong: dict[str, None] = {}
     documented = suppresses_at_equality(run.name)
-    for thresholds, found in run.boxes:
-        for image, (oracle, runtime) in enumerate(both_sides(run, found, spec, thresholds)):
+    for thresholds, detections in run.boxes:
+        for image, (oracle, runtime) in enumerate(both_sides(run, detections, spec, thresholds)):
             where = f"{run.label(image)}, score > {thresholds.score:g}, IoU > {thresholds.iou:g}"
             if documented and is_chosen_among_ties(oracle, thresholds):
                 notes[TIES_NOTE] = None
             differences = list(box_differences(oracle, runtime, thresholds))
-            differences += [(message, None) for message in broken_rules(found, image, thresholds, spec)]
+            differences += [(message, None) for message in broken_rules(detections, image, thresholds, spec)]
             for message, pair in differences:
                 if pair is not None and overlaps_otherwise(run, image, pair, thresholds):
                     continue
@@ -102,11 +102,11 @@ class HeadVerdicts:
 
     def faults(self, name: str) -> dict[Cause, str]:
         """A runtime's faults in words; those of one cause are told as one."""
-        found: dict[Cause, str] = {}
+        words: dict[Cause, str] = {}
         for fault in (verdict.fault for verdict in self._of(name)):
             if fault is not None:
-                found[fault.cause] = f"{found.get(fault.cause, fault.why)}; {fault.detail}"
-        return found
+                words[fault.cause] = f"{words.get(fault.cause, fault.why)}; {fault.detail}"
+        return words
 
     def notes(self, name: str) -> tuple[str, ...]:
         """The documented rules that a runtime showed."""
@@ -120,8 +120,8 @@ def judge_runs(runs: Sequence[Run], probed: Sequence[Run], spec: DetectorSpec) -
     """Compare all runs, on photographs and on crafted heads, with the oracle."""
     if not spec.gives_boxes:
         return HeadVerdicts({}, {})
-    found, crafted = ({run.name: judge_run(run, spec) for run in group} for group in (runs, probed))
-    return HeadVerdicts(found, crafted)
+    photographs, crafted = ({run.name: judge_run(run, spec) for run in group} for group in (runs, probed))
+    return HeadVerdicts(photographs, crafted)
 
 
 def judge_heads(verdicts: HeadVerdicts, *, gives_boxes: bool, has_thresholds: bool = True) -> PartVerdict:
@@ -151,11 +151,11 @@ ANY_TIES_AT_LIMIT = ("openvino:", "onnxruntime:openvino")  # docs/contract.md
 
 
 def both_sides(
-    run: Run, found: BatchDetections, spec: DetectorSpec, thresholds: Thresholds
+    run: Run, detections: BatchDetections, spec: DetectorSpec, thresholds: Thresholds
 ) -> Iterator[tuple[Side, Side]]:
     """The oracle's side and the run's, image by image."""
     expected = sides_of(run.heads, detect_from_head(run.heads, spec, thresholds), spec)
-    sides = sides_of(run.heads, found, spec)
+    sides = sides_of(run.heads, detections, spec)
     if run.name.startswith(ANY_TIES_AT_LIMIT):
         expected = [with_ties_of(own, side, thresholds) for own, side in zip(expected, sides, strict=True)]
     return zip(expected, sides, strict=True)
@@ -184,9 +184,9 @@ def with_ties_of(oracle: Side, runtime: Side, thresholds: Thresholds) -> Side:
     ranked = entering[np.argsort(-flat[entering], kind="stable")]
     stays = suppress(oracle.boxes, ranked, width, thresholds, oracle.rule)
     stays = with_further_classes(stays, oracle.scores, thresholds, oracle.rule)
-    found = [divmod(int(index), width) for index in stays]
+    keys = [divmod(int(index), width) for index in stays]
     boxes = clip_xyxy(oracle.boxes)
-    return replace(oracle, kept={key: (boxes[key[0]], oracle.scores[key]) for key in found})
+    return replace(oracle, kept={key: (boxes[key[0]], oracle.scores[key]) for key in keys})
 
 
 def is_chosen_among_ties(side: Side, thresholds: Thresholds) -> bool:
@@ -207,13 +207,13 @@ def box_differences(oracle: Side, runtime: Side, thresholds: Thresholds) -> Iter
         (box, score), (other_box, other_score) = oracle.kept[key], runtime.kept[key]
         off = max(float(np.abs(box - other_box).max()), float(abs(score - other_score)))
         if not off <= ROOM:
-            yield f"box {key[0]} is {_told(other_box, other_score)}, expected {_told(box, score)}", None
+            yield f"box {key[0]} is {_box_text(other_box, other_score)}, expected {_box_text(box, score)}", None
 
 
 def overlaps_otherwise(run: Run, image: int, pair: tuple[Key, Key], thresholds: Thresholds) -> bool:
     """Whether the runtime's own boxes, seen where it keeps both, overlap by another number than the threshold."""
-    for _, found in run.boxes:
-        kept = kept_boxes(found, image)
+    for _, detections in run.boxes:
+        kept = kept_boxes(detections, image)
         if pair[0] in kept and pair[1] in kept:
             overlap = np.float32(iou_xyxy(kept[pair[0]][0], kept[pair[1]][0]))
             return bool(overlap != np.float32(thresholds.iou))
@@ -228,18 +228,20 @@ def _unexcused(present: Side, absent: Side, key: Key, thresholds: Thresholds, wh
     return [] if why.margin <= ROOM else [(message, None)]
 
 
-def _told(box: np.ndarray[tuple[int], np.dtype[np.float32]], score: np.float32) -> str:
+def _box_text(box: np.ndarray[tuple[int], np.dtype[np.float32]], score: np.float32) -> str:
     return f"{[round(float(x), 5) for x in box]} at {float(score):.5f}"
 
 
-def broken_rules(found: BatchDetections, image: int, thresholds: Thresholds, spec: DetectorSpec) -> Iterator[str]:
+def broken_rules(detections: BatchDetections, image: int, thresholds: Thresholds, spec: DetectorSpec) -> Iterator[str]:
     """The rules that one image's rows break, in words; all exact: each compares numbers that one runtime computed."""
-    count, most = int(found.num_detections[image]), found.scores.shape[1]
+    count, most = int(detections.num_detections[image]), detections.scores.shape[1]
     if not 0 <= count <= most:
         yield f"{count} rows are counted, there are {most}"
         return
-    scores = found.scores[image, :count]
-    keys = list(zip(found.anchors[image, :count].tolist(), found.classes[image, :count].tolist(), strict=True))
+    scores = detections.scores[image, :count]
+    keys = list(
+        zip(detections.anchors[image, :count].tolist(), detections.classes[image, :count].tolist(), strict=True)
+    )
     strange = [key for key in keys if not has_box(spec, key)]
     if strange:
         yield f"box {strange[0][0]} of class {strange[0][1]} is none of the head's"
@@ -254,7 +256,7 @@ def broken_rules(found: BatchDetections, image: int, thresholds: Thresholds, spe
             break
     if len(set(keys)) < count:
         yield "a box is in two rows"
-    padding = ((found.boxes_xyxy, 0), (found.scores, 0), (found.classes, -1), (found.anchors, -1))
+    padding = ((detections.boxes_xyxy, 0), (detections.scores, 0), (detections.classes, -1), (detections.anchors, -1))
     if any((values[image, count:] != fill).any() for values, fill in padding):
         yield f"the rows behind the first {count} are not padding"
 
@@ -276,12 +278,12 @@ def _agrees(run: Run, decode: Callable[[Thresholds], tuple[Thresholds, DetectorS
 
     A runtime that is documented to suppress at equality does so beside any other mistake.
     """
-    for at, found in run.boxes:
+    for at, detections in run.boxes:
         used, spec = decode(at)
         used = _just_below(used) if suppresses_at_equality(run.name) else used
-        for image, (oracle, runtime) in enumerate(both_sides(run, found, spec, used)):
+        for image, (oracle, runtime) in enumerate(both_sides(run, detections, spec, used)):
             differs = next(box_differences(oracle, runtime, used), None) is not None
-            if differs or any(broken_rules(found, image, used, spec)):
+            if differs or any(broken_rules(detections, image, used, spec)):
                 return False
     return True
 

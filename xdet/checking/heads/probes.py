@@ -172,9 +172,9 @@ def find_pair(head: YoloV2, thresholds: Thresholds, levels: Float32, *, apart_fr
     indices, xy = near.reshape(-1), np.zeros((1, head.num_boxes, 2), np.float32)
     for size in levels[levels >= 0]:
         boxes = head.decode_boxes(xy, np.full_like(xy, size))[0]
-        found = overlapping_boxes(np.asarray(boxes)[indices], thresholds.iou, apart_from=apart_from)
-        if found is not None:
-            first, second, iou = found
+        overlapping = overlapping_boxes(np.asarray(boxes)[indices], thresholds.iou, apart_from=apart_from)
+        if overlapping is not None:
+            first, second, iou = overlapping
             return BoxPair((int(indices[first]), int(indices[second])), np.float32(size), np.float32(iou))
     return None
 
@@ -313,9 +313,9 @@ def encode_probes(spec: DetectorSpec) -> ProbeSet | None:
     half[..., 0] = HALF
     for scale in SCALES:
         boxes, scores = decode_head(join_outputs(head.encode(_scaled(head, scale)[None], half)), spec)
-        found = overlapping_boxes(boxes[0][near], spec.thresholds.iou)
-        if found is not None:
-            pair, iou = (int(near[found[0]]), int(near[found[1]])), found[2]
+        overlapping = overlapping_boxes(boxes[0][near], spec.thresholds.iou)
+        if overlapping is not None:
+            pair, iou = (int(near[overlapping[0]]), int(near[overlapping[1]])), overlapping[2]
             thresholds = thresholds_around(float(scores[0, pair[0], 0]), iou, spec.thresholds.max_detections)
             return _encoded(head, _wanted(head, pair, scale), thresholds)
     return None
@@ -327,9 +327,9 @@ def _wanted(head: Head, pair: tuple[int, int], scale: float) -> dict[str, tuple[
     blank, order = np.zeros((head.num_boxes, head.num_classes), np.float32), np.arange(most)
 
     def of_first_class(scores: NDArray[np.float64] | float) -> Float32:
-        found = blank.copy()
-        found[:most, 0] = scores
-        return found
+        rows = blank.copy()
+        rows[:most, 0] = scores
+        return rows
 
     overlapping, two_classes = blank.copy(), blank.copy()
     overlapping[list(pair), 0] = 0.75, 0.875

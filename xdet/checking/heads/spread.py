@@ -218,10 +218,10 @@ def same_kernels(runs: Sequence[Run], sources: Sequence[Run]) -> tuple[dict[str,
     source, ours = _named(sources, ONNX_SOURCE), _named(runs, ONNX_MODEL)
     if source is None or ours is None:
         return {}, "ONNX Runtime's CPU kernels did not run with both files"
-    found = distance(ours, source, None)
-    if not found.differing or found.max_steps > FLOAT_BOUND:
-        return {ours.name: found}, None
-    message = f"{found.differing:,} of {found.values:,} values differ, by up to {found.max_steps:.4g} of the largest"
+    apart = distance(ours, source, None)
+    if not apart.differing or apart.max_steps > FLOAT_BOUND:
+        return {ours.name: apart}, None
+    message = f"{apart.differing:,} of {apart.values:,} values differ, by up to {apart.max_steps:.4g} of the largest"
     return {}, f"no pair is declared exact: {message}, since ONNX Runtime optimises the two graphs in other ways"
 
 

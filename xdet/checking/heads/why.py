@@ -94,6 +94,10 @@ class Side:
         row, class_id = divmod(last, self.scores.shape[1])
         return row, class_id
 
+    def box(self, key: Key) -> NDArray[np.float32]:
+        """The box as the runtime gave it, where it keeps it, else as its head says."""
+        return self.kept[key][0] if key in self.kept else self.boxes[key[0]]
+
     def overlap(self, one: Key, other: Key) -> np.float32:
         """IoU of two boxes of the head."""
         return np.float32(iou_xyxy(self.boxes[one[0]], self.boxes[other[0]]))
@@ -112,17 +116,17 @@ class Why:
     root: ChangeCause | None = None  # for ``follows``, the cause of the rival's own change
 
 
-def sides_of(heads: NDArray[np.float32], found: BatchDetections, spec: DetectorSpec) -> list[Side]:
+def sides_of(heads: NDArray[np.float32], detections: BatchDetections, spec: DetectorSpec) -> list[Side]:
     """Every image of a run as a side, with the boxes that were kept."""
     assert spec.head is not None  # noqa: S101 - the caller decodes boxes
     boxes, scores = decode_head(heads, spec)
     rows = spec.head.rows(split_outputs(heads, spec.head.raw_outputs()))
-    known = range(spec.num_boxes), range(spec.num_classes)  # as ``has_box``, for thousands of boxes
-    kept = [
-        {key: row for key, row in kept_boxes(found, i).items() if key[0] in known[0] and key[1] in known[1]}
-        for i in range(len(heads))
-    ]
-    return [Side(rows[i], boxes[i], scores[i], kept[i], spec.suppression) for i in range(len(heads))]
+    anchors, classes = range(spec.num_boxes), range(spec.num_classes)  # as ``has_box``, for thousands of boxes
+    sides = []
+    for i in range(len(heads)):
+        kept = {key: row for key, row in kept_boxes(detections, i).items() if key[0] in anchors and key[1] in classes}
+        sides.append(Side(rows[i], boxes[i], scores[i], kept, spec.suppression))
+    return sides
 
 
 def rank(key: Key, rule: Suppression) -> Key:
@@ -135,20 +139,20 @@ def has_box(spec: DetectorSpec, key: Key) -> bool:
     return 0 <= key[0] < spec.num_boxes and 0 <= key[1] < spec.num_classes
 
 
-def kept_boxes(found: BatchDetections, image: int) -> dict[Key, tuple[NDArray[np.float32], np.float32]]:
+def kept_boxes(detections: BatchDetections, image: int) -> dict[Key, tuple[NDArray[np.float32], np.float32]]:
     """The boxes that an image's rows hold, best first: (anchor, class) -> box and score."""
-    count = int(found.num_detections[image])
+    count = int(detections.num_detections[image])
     return {
-        (int(found.anchors[image, row]), int(found.classes[image, row])): (
-            found.boxes_xyxy[image, row],
-            np.float32(found.scores[image, row]),
+        (int(detections.anchors[image, row]), int(detections.classes[image, row])): (
+            detections.boxes_xyxy[image, row],
+            np.float32(detections.scores[image, row]),
         )
-        for row in range(min(count, found.scores.shape[1]))
+        for row in range(min(count, detections.scores.shape[1]))
     }
 
 
 def explain(
-    present: Side, absent: Side, key: Key, thresholds: Thresholds, *, seen: frozenset[Key] = frozenset()
+    present: Side, absent: Side, key: Key, thresholds: Thresholds, *, visited: frozenset[Key] = frozenset()
 ) -> Why:
     """Why ``absent`` does not keep the box ``key``, which ``present`` keeps."""
     limit, scores = np.float32(thresholds.score), (present.scores[key], absent.scores[key])
@@ -156,17 +160,17 @@ def explain(
         message = f"score {scores[1]:.7g} is not above {limit:.7g}, on the other side {scores[0]:.7g}"
         return Why("score", (key,), float(limit - scores[1]), message)
     if (leader := absent.leader(key)) != key:
-        return _further_class(present, absent, key, leader, thresholds, seen=seen)
+        return _further_class(present, absent, key, leader, thresholds, visited=visited)
     rival = _rival(absent, key, thresholds)
     if rival is None:
         return _left_out(absent, key, thresholds)
     why = _suppressed(present, absent, (key, rival), thresholds)
     if why is not None:
         return why
-    if key in seen:
+    if key in visited:
         circle = f"it and box {rival[0]} depend on each other in a circle"
         return Why("order", (key, rival), float("inf"), circle)
-    root = explain(absent, present, rival, thresholds, seen=seen | {key})
+    root = explain(absent, present, rival, thresholds, visited=visited | {key})
     message = f"suppressed by box {rival[0]}, which the other side does not keep: {root.message}"
     return Why("follows", (key, *root.keys), root.margin, message, root=root.root or root.cause)
 
@@ -180,11 +184,11 @@ def _left_out(side: Side, key: Key, thresholds: Thresholds) -> Why:
 
 
 def _further_class(
-    present: Side, absent: Side, key: Key, leader: Key, thresholds: Thresholds, *, seen: frozenset[Key]
+    present: Side, absent: Side, key: Key, leader: Key, thresholds: Thresholds, *, visited: frozenset[Key]
 ) -> Why:
     """Why a class of a box that is not its best has no row."""
     if leader not in absent.kept:
-        why = explain(present, absent, leader, thresholds, seen=seen)
+        why = explain(present, absent, leader, thresholds, visited=visited)
         return replace(why, message=f"its best class {leader[1]}: {why.message}")
     own = [other for other in absent.kept if other[0] == key[0]]
     if len(own) < absent.rule.classes_per_box:
@@ -224,8 +228,8 @@ def _rival(side: Side, key: Key, thresholds: Thresholds) -> Key | None:
     others, overlaps = side.rivals(key)
     before = [i for i, other in enumerate(others) if side.ranks_first(other, key)]
     above = next((i for i in before if overlaps[i] > edge), None)
-    found = next((i for i in before if overlaps[i] == edge), None) if above is None else above
-    return None if found is None else others[found]
+    place = next((i for i in before if overlaps[i] == edge), None) if above is None else above
+    return None if place is None else others[place]
 
 
 def _almost_suppressed(side: Side, key: Key, thresholds: Thresholds) -> Why | None:
@@ -310,12 +314,12 @@ def find_deviation(source: Run, run: Run, how: BoxComparison) -> KnownDeviation:
 
 def _both(source: Run, run: Run, how: BoxComparison) -> Sequence[tuple[Side, Side]]:
     """The source's side and the run's, image by image; none where the run has no boxes at these thresholds."""
-    found = next((boxes for thresholds, boxes in run.boxes if thresholds == how.thresholds), None)
-    if found is None:
+    detections = next((boxes for thresholds, boxes in run.boxes if thresholds == how.thresholds), None)
+    if detections is None:
         return []
     count = len(run.heads)
     expected = detect_from_head(source.heads[:count], how.spec, how.thresholds)
-    sides = sides_of(source.heads[:count], expected, how.spec), sides_of(run.heads, found, how.spec)
+    sides = sides_of(source.heads[:count], expected, how.spec), sides_of(run.heads, detections, how.spec)
     return list(zip(*sides, strict=True))
 
 
@@ -350,16 +354,14 @@ def _image_changes(origin: Side, runtime: Side, how: BoxComparison, index: int, 
 
 
 def _corners(side: Side, key: Key, placement: Placement) -> tuple[float, float, float, float]:
-    """The box as the runtime gave it, where it keeps it, else as its head says; in fractions of the photograph."""
-    box = side.kept[key][0] if key in side.kept else side.boxes[key[0]]
-    x1, y1, x2, y2 = (float(value) for value in placement.to_photograph(box))
+    """In fractions of the photograph."""
+    x1, y1, x2, y2 = (float(value) for value in placement.to_photograph(side.box(key)))
     return x1, y1, x2, y2
 
 
 def _moved_px(origin: Side, runtime: Side, key: Key, how: BoxComparison) -> float:
     size = np.array([how.spec.image.width, how.spec.image.height] * 2, np.float64)
-    first, second = (s.kept[key][0] if key in s.kept else s.boxes[key[0]] for s in (origin, runtime))
-    return float((np.abs(first.astype(np.float64) - second) * size).max())
+    return float((np.abs(origin.box(key).astype(np.float64) - runtime.box(key)) * size).max())
 
 
 def _why_moved(origin: Side, runtime: Side, key: Key, moved: float) -> Why:

@@ -32,16 +32,16 @@ def check_static(pair: OpenedPair) -> tuple[PartVerdict, tuple[ProvenChange, ...
     if pair.origin.compare is None:
         summary = f"only the description was compared: {pair.origin.problem}"
         return PartVerdict("static", "failed" if findings else "skipped", summary, findings), ()
-    found = Comparison(pair.graph, pair.document)
+    comparison = Comparison(pair.graph, pair.document)
     if not any(finding.cause == "another-source" for finding in findings):
-        found = pair.origin.compare(pair.graph, pair.document)
-    proven = tuple(dict.fromkeys(found.proven))
-    summary = f"{found.compared:,} numbers compared{found.how}"
+        comparison = pair.origin.compare(pair.graph, pair.document)
+    proven = tuple(dict.fromkeys(comparison.proven))
+    summary = f"{comparison.compared:,} numbers compared{comparison.how}"
     summary += f", {len(proven)} differ on purpose and are proven" if proven else ""
-    summary = "; ".join([summary, *found.remarks])
-    if found.uncompared:
-        summary += f"; not compared: {', '.join(dict.fromkeys(found.uncompared))}"
-    findings = (*findings, *found.findings)
+    summary = "; ".join([summary, *comparison.remarks])
+    if comparison.uncompared:
+        summary += f"; not compared: {', '.join(dict.fromkeys(comparison.uncompared))}"
+    findings = (*findings, *comparison.findings)
     return PartVerdict("static", "failed" if findings else "passed", summary, findings), proven
 
 
@@ -50,17 +50,17 @@ Sizes = tuple[tuple[float, float], ...]
 
 def compare_description(pair: OpenedPair) -> tuple[Finding, ...]:
     """Compare source, anchors, classes, picture and thresholds."""
-    found = [*_source_faults(pair), *_threshold_faults(pair)]
-    found += _description_faults(pair.document.spec, pair)
-    return tuple(Finding("static", cause, message) for cause, message in found)
+    faults = [*_source_faults(pair), *_threshold_faults(pair)]
+    faults += _description_faults(pair.document.spec, pair)
+    return tuple(Finding("static", cause, message) for cause, message in faults)
 
 
 def _source_faults(pair: OpenedPair) -> Iterator[tuple[Cause, str]]:
     made_of = pair.document.source
     if made_of.sha256 != pair.source_sha256:
         expected = f"'{pair.model.file}' was made of {made_of.name!r} (SHA-256 {made_of.sha256[:12]}...)"
-        found = f"'{pair.source.file}' is {pair.source_sha256[:12]}..."
-        yield "another-source", f"{expected}, but {found}; give the file it was made of, or convert this one"
+        other = f"'{pair.source.file}' is {pair.source_sha256[:12]}..."
+        yield "another-source", f"{expected}, but {other}; give the file it was made of, or convert this one"
 
 
 def uncompared(pair: OpenedPair) -> tuple[str, ...]:
@@ -117,14 +117,14 @@ def _threshold_faults(pair: OpenedPair) -> Iterator[tuple[Cause, str]]:
     thresholds = pair.document.spec.thresholds
     wanted = dict(zip(THRESHOLD_INPUTS, (thresholds.score, thresholds.iou), strict=True))
     constants = [pair.graph.constant(name) for name in wanted]
-    found = [np.float32(c.item() if c.size == 1 else np.nan) for c in constants if c is not None]
+    held = [np.float32(c.item() if c.size == 1 else np.nan) for c in constants if c is not None]
     expected = [np.float32(value) for value in wanted.values()]
-    if len(found) < len(expected) or found == expected:
+    if len(held) < len(expected) or held == expected:
         return
-    is_swapped = found == expected[::-1]
+    is_swapped = held == expected[::-1]
     message = ", ".join(
         f"{name} is {float(value):.9g}, expected {wanted[name]:.9g}"
-        for name, value in zip(wanted, found, strict=True)
+        for name, value in zip(wanted, held, strict=True)
         if value != np.float32(wanted[name])
     )
     swapped = "the two thresholds are swapped: " if is_swapped else ""
@@ -139,15 +139,15 @@ def compare_picture(context: Comparison) -> None:
     name = context.picture
     while (node := context.graph.producers.get(name)) is not None:
         constants = [context.graph.constant(value) for value in node.inputs[1:]]
-        found = constants[0] if constants else None
-        if node.op == "Gather" and found is not None and found.tolist() == [2, 1, 0]:
+        constant = constants[0] if constants else None
+        if node.op == "Gather" and constant is not None and constant.tolist() == [2, 1, 0]:
             message = f"Gather {node.name!r} exchanges red and blue in front of the network"
             context.fault("colour-order", None, f"{message}: the graph takes BGR where the contract says RGB")
-        elif node.op in wanted and found is not None:
+        elif node.op in wanted and constant is not None:
             context.compared += 1
             expected = np.float32(wanted[node.op])
-            if found.size != 1 or found.reshape(-1)[0] != expected:
-                message = f"expected {expected:.9g}, found {found.reshape(-1)[:4].tolist()}"
+            if constant.size != 1 or constant.reshape(-1)[0] != expected:
+                message = f"expected {expected:.9g}, found {constant.reshape(-1)[:4].tolist()}"
                 context.fault("image-input", None, f"the rescaling {node.op} {node.name!r}: {message}")
         elif node.op not in ("Transpose", "Cast", "QuantizeLinear", "DequantizeLinear"):
             message = f"{node.op} {node.name!r} stands between the image and the network, expected none"

@@ -63,16 +63,16 @@ def compare_activations(context: TfliteComparison) -> None:
         context.remarks.append(f"{len(unaccounted)} pairs belong to no source tensor: {', '.join(unaccounted[:3])}")
 
 
-def _difference(context: TfliteComparison, index: int, found: Pair) -> tuple[Cause, str] | None:
+def _difference(context: TfliteComparison, index: int, pair: Pair) -> tuple[Cause, str] | None:
     """What differs from source tensor ``index``: (cause, message), or None."""
     quant, names = context.quant(index), context.source.names
-    zero_point = quant.scalar_zero_point + shift_of(context, index, unsigned=found.unsigned)
+    zero_point = quant.scalar_zero_point + shift_of(context, index, unsigned=pair.unsigned)
     scale = quant.scalar_scale
-    if found.zero_point != zero_point:  # to blame where the document says that an activation reads with this scale
+    if pair.zero_point != zero_point:  # to blame where the document says that an activation reads with this scale
         operators = [context.source.output_name(op) for op in context.source.activations_of(index)]
-        if any(found.scale == announced(context, operator, "scale", scale) for operator in operators):
-            scale = found.scale
-    return Expected(names[index], scale, zero_point, found.unsigned).difference(found)
+        if any(pair.scale == announced(context, operator, "scale", scale) for operator in operators):
+            scale = pair.scale
+    return Expected(names[index], scale, zero_point, pair.unsigned).difference(pair)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +85,13 @@ class Expected:
     unsigned: bool
     like: str = ""
 
-    def difference(self, found: Pair) -> tuple[Cause, str] | None:
+    def difference(self, pair: Pair) -> tuple[Cause, str] | None:
         """How a pair differs: its cause, and in words."""
-        if found.scale != self.scale:
-            ratio = float(found.scale) / float(self.scale) - 1
-            return "scale", f"expected {self.scale:.9g}{self.like}, found {found.scale:.9g} ({ratio:+.2%})"
-        if (found.zero_point, found.unsigned) != (self.zero_point, self.unsigned):
-            return "zero-point", f"expected {self.zero_point}{self.like}, found {found.zero_point}"
+        if pair.scale != self.scale:
+            ratio = float(pair.scale) / float(self.scale) - 1
+            return "scale", f"expected {self.scale:.9g}{self.like}, found {pair.scale:.9g} ({ratio:+.2%})"
+        if (pair.zero_point, pair.unsigned) != (self.zero_point, self.unsigned):
+            return "zero-point", f"expected {self.zero_point}{self.like}, found {pair.zero_point}"
         return None
 
 

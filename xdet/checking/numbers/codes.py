@@ -98,24 +98,27 @@ def _is_step(context: TfliteComparison, node: Node) -> bool:
 
 def prove_pairs(context: TfliteComparison, node: Node) -> bool:
     """Whether the numbers around the sum or product at ``node`` give XNNPACK's codes; what was proven is remembered."""
-    found = combination_at(context, node)
-    if found is None or found.steps or context.document.leaky_relu != "litert":
+    combination = combination_at(context, node)
+    if combination is None or combination.steps or context.document.leaky_relu != "litert":
         return False
-    first, second, out = (pair_of(context, n) for n in (*found.operands, found.result))
+    first, second, out = (pair_of(context, n) for n in (*combination.operands, combination.result))
     if first is None or second is None or out is None or not first.unsigned == second.unsigned == out.unsigned:
         return False
-    case = case_of(context, found.op, unsigned=out.unsigned)
+    case = case_of(context, combination.op, unsigned=out.unsigned)
     if case is None or not xnnpack_takes(case):
         return False
-    swapped = _is_swapped(context, found)
+    swapped = _is_swapped(context, combination)
     a, b = (second, first) if swapped else (first, second)
     form = PairForm(_affine(a), _affine(b), _affine(out), swapped)
-    pairs = pairs_at(context, found.op, case, unsigned=out.unsigned)
+    pairs = pairs_at(context, combination.op, case, unsigned=out.unsigned)
     if not is_proven(case, form, pairs):
         return False
     own, held = next((own, held) for own, held in ((case.a, a), (case.b, b), (case.out, out)) if held.node is node)
-    tensor, operator = context.source.names[owners_of(context, held.codes)[0]], context.source.output_name(found.op)
-    proof = f"all {pairs.a.size:,} pairs of codes of {found.op.op} equal LiteRT XNNPACK's"
+    tensor, operator = (
+        context.source.names[owners_of(context, held.codes)[0]],
+        context.source.output_name(combination.op),
+    )
+    proof = f"all {pairs.a.size:,} pairs of codes of {combination.op.op} equal LiteRT XNNPACK's"
     for kind in ("scale", "zero_point"):
         source, written = float(getattr(own, kind)), float(getattr(held, kind))
         if source != written:
@@ -127,13 +130,13 @@ def _affine(pair: Pair) -> Affine:
     return Affine(pair.scale, pair.zero_point)
 
 
-def stepped_codes(context: TfliteComparison, found: Combination, pairs: Pairs) -> Integers | None:
+def stepped_codes(context: TfliteComparison, combination: Combination, pairs: Pairs) -> Integers | None:
     """What a product that is computed step by step gives for pairs of codes; None where a number is not constant."""
-    first, second, out = (pair_of(context, node) for node in (*found.operands, found.result))
-    last = context.graph.producers.get(found.result.inputs[0])
+    first, second, out = (pair_of(context, node) for node in (*combination.operands, combination.result))
+    last = context.graph.producers.get(combination.result.inputs[0])
     if first is None or second is None or out is None or last is None:
         return None
-    codes = (pairs.b, pairs.a) if _is_swapped(context, found) else (pairs.a, pairs.b)
+    codes = (pairs.b, pairs.a) if _is_swapped(context, combination) else (pairs.a, pairs.b)
     feeds = {
         pair.node.outputs[0]: (code - pair.zero_point).astype(np.float32) * pair.scale
         for pair, code in zip((first, second), codes, strict=True)
@@ -172,10 +175,10 @@ def case_of(context: TfliteComparison, op: TfliteOperator, *, unsigned: bool) ->
     return PairCase(cast("PairOp", op.op), a, b, out, 0 if unsigned else -128)
 
 
-def _is_swapped(context: TfliteComparison, found: Combination) -> bool:
+def _is_swapped(context: TfliteComparison, combination: Combination) -> bool:
     """Whether the graph has the source's second operand first."""
-    a, b = found.op.inputs[:2]
-    owners = [owners_of(context, node.inputs[0]) for node in found.operands]
+    a, b = combination.op.inputs[:2]
+    owners = [owners_of(context, node.inputs[0]) for node in combination.operands]
     return (b in owners[0] or a in owners[1]) and not (a in owners[0] or b in owners[1])
 
 
@@ -255,13 +258,13 @@ TABLES: Mapping[str, Table] = {
 }
 
 
-def _judge(context: TfliteComparison, op: TfliteOperator, found: NDArray[Any] | None, wanted: NDArray[Any]) -> None:
+def _judge(context: TfliteComparison, op: TfliteOperator, codes: NDArray[Any] | None, wanted: NDArray[Any]) -> None:
     layer = context.source.output_name(op)
     context.compared += wanted.size
-    if found is None or found.shape != wanted.shape:
+    if codes is None or codes.shape != wanted.shape:
         context.fault("attributes", layer, f"{op.op} {layer!r} stands as steps that are not understood; convert again")
         return
-    differing = int(np.count_nonzero(found != wanted))
+    differing = int(np.count_nonzero(codes != wanted))
     if differing:
         message = f"{differing:,} of {wanted.size:,} codes of {op.op} {layer!r}, step by step, differ from LiteRT's"
         context.fault("attributes", layer, message)
@@ -319,15 +322,15 @@ def _weights(op: TfliteOperator, size: int, new_size: int) -> tuple[NDArray[np.i
 
 def _leaves(context: TfliteComparison, node: Node) -> list[str]:
     """The codes at which the steps begin, in the order of their first reading."""
-    found: list[str] = []
+    leaves: list[str] = []
     for name in node.inputs:
         before = context.graph.producers.get(name)
         inner = before is not None and (before.op in STEPS or before.op in ("Cast", "Gather"))
         if before is not None and inner and name not in context.tensors_by_value:
-            found += _leaves(context, before)
+            leaves += _leaves(context, before)
         elif node.op == "Cast":
-            found.append(name)
-    return list(dict.fromkeys(found))
+            leaves.append(name)
+    return list(dict.fromkeys(leaves))
 
 
 def _run_on(context: TfliteComparison, last: Node | None, codes: NDArray[Any]) -> NDArray[Any] | None:

@@ -112,8 +112,8 @@ def compare_keras(source: KerasSteps, graph: FinishedGraph, document: ModelDocum
     for segment in context.segments():
         if segment.source_reads != segment.graph_reads:
             reads = segment.graph_reads, segment.source_reads
-            found, expected = (", ".join(map(repr, sorted(names))) for names in reads)
-            message = f"{segment.layer!r} is computed from {found}, expected {expected}; convert the source again"
+            actual, expected = (", ".join(map(repr, sorted(names))) for names in reads)
+            message = f"{segment.layer!r} is computed from {actual}, expected {expected}; convert the source again"
             context.fault("missing-tensor", segment.layer, message)
         else:
             _compare_segment(context, segment)
@@ -148,11 +148,11 @@ def _compare_segment(context: KerasComparison, segment: Segment) -> None:
         _compare_rest(context, segment, products=bool(products))
 
 
-def _counts_differ(context: KerasComparison, segment: Segment, op: str, expected: int, found: int) -> bool:
-    if expected != found:
-        message = f"expected {expected} {op} in front of it, found {found}; convert the source again"
+def _counts_differ(context: KerasComparison, segment: Segment, op: str, expected: int, actual: int) -> bool:
+    if expected != actual:
+        message = f"expected {expected} {op} in front of it, found {actual}; convert the source again"
         context.fault("missing-tensor", segment.layer, f"{segment.layer!r}: {message}")
-    return expected != found
+    return expected != actual
 
 
 def _padded(context: KerasComparison, index: int, product: Product) -> Product:
@@ -207,9 +207,9 @@ def _compare_slopes(context: KerasComparison, segment: Segment) -> None:
             compare_sum(context, total, () if promised is None else (promised,))
             continue
         context.compared += 1
-        slope, found = (np.float32(number) for number in (leaky.slope, node.attributes.get("alpha", 0.01)))
-        if slope != found:
-            message = f"expected {float(slope):.6g}, found {float(found):.6g}"
+        slope, written = (np.float32(number) for number in (leaky.slope, node.attributes.get("alpha", 0.01)))
+        if slope != written:
+            message = f"expected {float(slope):.6g}, found {float(written):.6g}"
             context.fault("slope", step.layer, f"slope of {step.layer!r}: {message}")
 
 
@@ -243,10 +243,10 @@ def _compare_rest(context: KerasComparison, segment: Segment, *, products: bool)
         if node.op not in taken and node not in rows and not is_leaky_sum(context.graph, node)
     ]
     repeated = [node for node in rest if node.op == "Concat" and len(set(node.inputs)) == 1]  # two per enlargement
-    found = Counter(node.op for node in rest if not _has_constant(context, node) and node not in repeated)
-    found += Counter({"Resize": len(repeated) // 2})
-    if found != expected:
-        message = f"expected {dict(expected) or 'no other operator'}, found {dict(found)}"
+    actual = Counter(node.op for node in rest if not _has_constant(context, node) and node not in repeated)
+    actual += Counter({"Resize": len(repeated) // 2})
+    if actual != expected:
+        message = f"expected {dict(expected) or 'no other operator'}, found {dict(actual)}"
         context.fault("missing-tensor", segment.layer, f"{segment.layer!r}: {message}; convert the source again")
     if not products:
         steps = [step.act.pads for _, step in segment.steps if isinstance(step.act, Padding)]
@@ -270,19 +270,17 @@ def fold(context: KerasComparison, segment: Segment, index: int, step: KerasStep
     assert isinstance(act, Product)  # noqa: S101 - the caller chose
     folded = act
     while context.readers[index] == 1:
-        found = next((n for n in behind if behind[n].inputs == (index,)), None)
-        if found is None:
+        following = next((n for n in behind if behind[n].inputs == (index,)), None)
+        if following is None:
             break
-        affine = behind[found].act
+        affine, layer = behind[following].act, behind[following].layer
         if not isinstance(affine, Affine):
             break
         if affine.offset.shape != folded.bias.shape:
-            raise ModelError(
-                f"layer {behind[found].layer!r} has {len(affine.offset)} channels, expected {len(folded.bias)} as in "
-                f"{step.layer!r}; save the source again"
-            )
-        folded = folded.then(affine, behind[found].layer)
-        index = found
+            message = f"layer {layer!r} has {len(affine.offset)} channels, expected {len(folded.bias)}"
+            raise ModelError(f"{message} as in {step.layer!r}; save the source again")
+        folded = folded.then(affine, layer)
+        index = following
     return folded
 
 
@@ -338,9 +336,9 @@ def _input_scales(context: KerasComparison, source: Node) -> tuple[np.float32, .
     writer = context.graph.producers.get(source.inputs[0])
     nodes = [source, *([writer] if writer is not None and writer.op == "QuantizeLinear" else [])]
     scales = [context.graph.constant(node.inputs[1]) for node in nodes]
-    found = [np.float32(scale.reshape(-1)[0]) for scale in scales if scale is not None]
+    numbers = [np.float32(scale.reshape(-1)[0]) for scale in scales if scale is not None]
     of_pixels = [np.float32(context.document.spec.image.rescaling.scale)]
-    return (*found, *(of_pixels if source.inputs[0] == context.picture else ()))
+    return (*numbers, *(of_pixels if source.inputs[0] == context.picture else ()))
 
 
 def affines_behind(context: KerasComparison, node: Node, channels: int) -> Iterator[Affine]:
@@ -426,13 +424,13 @@ def _expected(context: KerasComparison, root: str, pairs: list[Pair]) -> Expecte
 
 def _layer_of(context: KerasComparison, root: str) -> str:
     """The layer whose codes a value holds, or the next one behind it."""
-    waiting, seen = [root], set[str]()
+    waiting, visited = [root], set[str]()
     while waiting:
         value = waiting.pop(0)
         if value in context.layers:
             return context.layers[value]
-        if value not in seen:
-            seen.add(value)
+        if value not in visited:
+            visited.add(value)
             waiting += [name for node in context.graph.readers(value) for name in node.outputs]
     return PICTURE if root in PIXELS else context.source.output
 
@@ -448,6 +446,8 @@ def keeps_limits(context: KerasComparison, segment: Segment, layer: str, clamp: 
     context.compared += 2
     if low < -step / 2 or (clamp.high is not None and high > clamp.high + step / 2):
         limits = f"0 to {clamp.high}" if clamp.high is not None else "0 upwards"
-        found = f"found {low:.6g} to {high:.6g} in QuantizeLinear {writers[-1].name!r}"
-        message = f"{layer!r} has no ReLU of its own, so its codes must not leave its range: expected {limits}, {found}"
+        actual = f"found {low:.6g} to {high:.6g} in QuantizeLinear {writers[-1].name!r}"
+        message = (
+            f"{layer!r} has no ReLU of its own, so its codes must not leave its range: expected {limits}, {actual}"
+        )
         context.fault("zero-point", layer, message)

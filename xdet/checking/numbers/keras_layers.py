@@ -217,16 +217,16 @@ def _size_behind(act: Act, layer: StoredLayer, sizes: Sequence[Size | None]) -> 
 
 
 def _size_of_other(kind: str, layer: StoredLayer, sizes: Sequence[Size | None]) -> Size | None:
-    known = [size for size in sizes if size is not None]
-    if len(known) != len(sizes):
+    complete = [size for size in sizes if size is not None]
+    if len(complete) != len(sizes):
         return None
     if kind == "Concatenate" and layer.config.get("axis", -1) in (-1, 3):
-        return (known[0][0], known[0][1], sum(size[2] for size in known))
+        return (complete[0][0], complete[0][1], sum(size[2] for size in complete))
     if kind == "UpSampling2D":
         down, right = _pair(layer.config["size"])
-        return (known[0][0] * down, known[0][1] * right, known[0][2])
+        return (complete[0][0] * down, complete[0][1] * right, complete[0][2])
     same = {"Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"}
-    return known[0] if kind in same or kind == layer.config.get("activation") else None
+    return complete[0] if kind in same or kind == layer.config.get("activation") else None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -269,11 +269,11 @@ class KerasComparison(Comparison):
     @cached_property
     def readers(self) -> Mapping[int, int]:
         """Step -> how many steps read it."""
-        found = dict.fromkeys(range(len(self.source.steps)), 0)
+        counts = dict.fromkeys(range(len(self.source.steps)), 0)
         for step in self.source.steps:
             for index in step.inputs:
-                found[index] += 1
-        return found
+                counts[index] += 1
+        return counts
 
     def segments(self) -> Iterator[Segment]:
         """All segments, in the source's order; the last one ends at the raw head."""
@@ -288,7 +288,7 @@ class KerasComparison(Comparison):
         self, start: int | None, ends: Mapping[int, str]
     ) -> tuple[tuple[tuple[int, KerasStep], ...], frozenset[str]]:
         """The source's steps back to the next results; for the head (None) only what lies behind the last one."""
-        found: dict[int, KerasStep] = {}
+        steps: dict[int, KerasStep] = {}
         reads: set[str] = set()
         waiting = [self.source.last[self.source.output] if start is None else start]
         while waiting:
@@ -298,14 +298,14 @@ class KerasComparison(Comparison):
                 reads.add(PICTURE)
             elif index in ends and index != start:
                 reads.add(ends[index])
-            elif index not in found:
-                found[index] = step
+            elif index not in steps:
+                steps[index] = step
                 waiting += step.inputs
-        return tuple(sorted(found.items())), frozenset(reads)
+        return tuple(sorted(steps.items())), frozenset(reads)
 
     def _nodes_before(self, value: str) -> tuple[tuple[Node, ...], frozenset[str]]:
         """The graph's nodes back to the next results."""
-        found: set[str] = set()
+        results: set[str] = set()
         reads: set[str] = set()
         waiting = [value]
         while waiting:
@@ -316,8 +316,8 @@ class KerasComparison(Comparison):
             elif node is None:
                 if name and self.graph.constant(name) is None:
                     reads.add(name)
-            elif node.outputs[0] not in found:
-                found.add(node.outputs[0])
+            elif node.outputs[0] not in results:
+                results.add(node.outputs[0])
                 waiting += node.inputs
-        nodes = tuple(node for node in self.graph.nodes if node.outputs and node.outputs[0] in found)
+        nodes = tuple(node for node in self.graph.nodes if node.outputs and node.outputs[0] in results)
         return nodes, frozenset(reads)

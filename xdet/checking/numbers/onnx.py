@@ -109,8 +109,8 @@ def _differences(
 def _difference(wanted: NDArray[Any], held: NDArray[Any] | None) -> str | None:
     """How a constant differs from the source's, bit for bit; None where it does not."""
     if held is None or held.dtype != wanted.dtype or held.shape != wanted.shape:
-        found = "none" if held is None else f"{held.dtype} {list(held.shape)}"
-        return f"is {wanted.dtype} {list(wanted.shape)} in the source, {found} in the model"
+        form = "none" if held is None else f"{held.dtype} {list(held.shape)}"
+        return f"is {wanted.dtype} {list(wanted.shape)} in the source, {form} in the model"
     theirs, ours = (np.ascontiguousarray(array).reshape(-1).view(f"V{array.itemsize}") for array in (wanted, held))
     count = int((theirs != ours).sum())
     return f"differs in {count:,} of {wanted.size:,} numbers" if count else None

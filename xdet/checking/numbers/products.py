@@ -68,30 +68,30 @@ def compare_product(
 def _compare_geometry(context: Comparison, product: Product, node: Node, padded: Pads) -> None:
     layer = product.layers[0]
     expected = {"strides": product.strides, "dilations": product.dilations, "group": product.groups}
-    found = {name: node.attributes.get(name, PLAIN[name]) for name in expected}
+    actual = {name: node.attributes.get(name, PLAIN[name]) for name in expected}
     context.compared += len(expected)
     for name, wanted in expected.items():
-        if found[name] != wanted:
-            context.fault("attributes", layer, f"{name} of {layer!r}: expected {wanted}, found {found[name]}")
+        if actual[name] != wanted:
+            context.fault("attributes", layer, f"{name} of {layer!r}: expected {wanted}, found {actual[name]}")
     if product.pads is None or product.size is None:
         context.uncompared.append(f"padding of {layer!r}")
         return
-    window = {"kernel_shape": product.kernel.shape[2:], "strides": found["strides"], "dilations": found["dilations"]}
+    window = {"kernel_shape": product.kernel.shape[2:], "strides": actual["strides"], "dilations": actual["dilations"]}
     (height, width), (top, left, bottom, right) = product.size, padded
     size = height + top + bottom, width + left + right
     pads = added([actual_pads(node, size, window), padded])
     compare_pads(context, layer, product.pads, pads)
 
 
-def compare_pads(context: Comparison, layer: str, expected: Pads, found: Pads) -> None:
+def compare_pads(context: Comparison, layer: str, expected: Pads, actual: Pads) -> None:
     """Compare top, left, bottom and right."""
     context.compared += 4
-    if found != expected:
-        context.fault("padding", layer, _pads_text(layer, expected, found))
+    if actual != expected:
+        context.fault("padding", layer, _pads_text(layer, expected, actual))
 
 
-def _pads_text(layer: str, expected: Pads, found: Pads) -> str:
-    return f"padding of {layer!r} (top, left, bottom, right): expected {expected}, found {found}"
+def _pads_text(layer: str, expected: Pads, actual: Pads) -> str:
+    return f"padding of {layer!r} (top, left, bottom, right): expected {expected}, found {actual}"
 
 
 def actual_pads(node: Node, size: Sequence[int], window: Mapping[str, tuple[int, ...]]) -> Pads:
@@ -107,9 +107,9 @@ def actual_pads(node: Node, size: Sequence[int], window: Mapping[str, tuple[int,
 def pool_fault(pool: Pool, layer: str, node: Node, size: Sequence[int]) -> tuple[Cause, str] | None:
     """How a pool differs from the source's, whose input has this size; None where it does not, as far as is known."""
     expected = {"kernel_shape": pool.window, "strides": pool.strides}
-    found = {name: node.attributes.get(name, (1, 1)) for name in expected}
-    if node.op != pool.op or found != expected:
-        return "attributes", f"the pool {layer!r}: expected {pool.op} {expected}, found {node.op} {found}"
+    actual = {name: node.attributes.get(name, (1, 1)) for name in expected}
+    if node.op != pool.op or actual != expected:
+        return "attributes", f"the pool {layer!r}: expected {pool.op} {expected}, found {node.op} {actual}"
     pads = actual_pads(node, size, expected)
     if pool.pads is None or pads == pool.pads:
         return None
@@ -118,13 +118,13 @@ def pool_fault(pool: Pool, layer: str, node: Node, size: Sequence[int]) -> tuple
 
 def compare_limits(context: Comparison, layer: str, limits: tuple[float | None, float | None], node: Node) -> None:
     """Compare the lower and the upper limit of a ReLU with those of a Relu or Clip."""
-    found: tuple[float | None, ...] = (0.0, None)
+    actual: tuple[float | None, ...] = (0.0, None)
     if node.op == "Clip":
         stored = (context.graph.constant(name) for name in (*node.inputs[1:], "", "")[:2])
-        found = tuple(float(a.item()) if a is not None and a.size == 1 else None for a in stored)
+        actual = tuple(float(a.item()) if a is not None and a.size == 1 else None for a in stored)
     context.compared += 2
-    if found != limits:
-        message = f"expected {limits[0]} to {limits[1]}, found {found[0]} to {found[1]}"
+    if actual != limits:
+        message = f"expected {limits[0]} to {limits[1]}, found {actual[0]} to {actual[1]}"
         context.fault("attributes", layer, f"limits of {layer!r}: {message}")
 
 
@@ -142,8 +142,8 @@ def require_integer_form(context: Comparison, node: Node, layer: str) -> None:
             context.fault("float-convolution", layer, f"{message}: it runs in float instead of integers")
     readers = context.graph.readers(node.outputs[0])
     if [reader.op for reader in readers] not in (["QuantizeLinear"], ["Reshape"]):
-        found = ", ".join(f"{reader.op} {reader.name!r}" for reader in readers) or "nothing"
-        message = f"the result of {layer!r} is read by {found}, expected one QuantizeLinear"
+        actual = ", ".join(f"{reader.op} {reader.name!r}" for reader in readers) or "nothing"
+        message = f"the result of {layer!r} is read by {actual}, expected one QuantizeLinear"
         context.fault("float-convolution", layer, f"{message}: it runs in float instead of integers")
 
 
@@ -223,79 +223,79 @@ class _Comparing:
         own = f"{names[place]!r} " if place < len(names) else ""
         return f"{ROLES[role]} {own}of {self.product.title}"
 
-    def kernel(self, found: Stored) -> NDArray[np.float32] | None:
+    def kernel(self, held: Stored) -> NDArray[np.float32] | None:
         """Compare the weights; the scales to go on with, None where there are none."""
         product = self.product
         used = None if product.scales is None else np.asarray(product.scales, np.float32)
         dtype = product.kernel.dtype if product.terms is None else np.dtype(np.float32 if used is None else np.int8)
-        has_form = self._has_form("weight", found.values, product.kernel, dtype)
-        if product.scales is not None and found.scales is not None:
-            used = self._scales("weight", (product.scales,), found, product.zero_point)
+        has_form = self._has_form("weight", held.values, product.kernel, dtype)
+        if product.scales is not None and held.scales is not None:
+            used = self._scales("weight", (product.scales,), held, product.zero_point)
         if has_form:
             magnitudes = None if product.terms is None else np.abs(product.kernel)
             rest = [1] * (product.kernel.ndim - 1)
             steps = None if used is None else used.astype(np.float64).reshape(-1, *rest)
-            self._numbers("weight", (product.kernel, magnitudes), found.values, steps)
+            self._numbers("weight", (product.kernel, magnitudes), held.values, steps)
         return used
 
-    def bias(self, found: Stored | None, used: NDArray[np.float32] | None) -> None:
+    def bias(self, held: Stored | None, used: NDArray[np.float32] | None) -> None:
         """Compare the bias, whose scale is exactly that of the input times that of the weights."""
         product = self.product
-        if found is None:
+        if held is None:
             if product.terms is not None or product.bias.any():
                 self._numbers("bias", (product.bias, product.terms), np.zeros(len(product.bias)), None)
             return
         if used is None or not product.input_scales:
-            if self._has_form("bias", found.values, product.bias, np.dtype(np.float32)):
-                self._numbers("bias", (product.bias, product.terms), found.values, None)
+            if self._has_form("bias", held.values, product.bias, np.dtype(np.float32)):
+                self._numbers("bias", (product.bias, product.terms), held.values, None)
             return
         products = tuple(np.asarray(scale * used, np.float32) for scale in product.input_scales)
-        if found.scales is None and self.context.document.symmetric:
-            codes = np.rint(found.values / products[0].astype(np.float64)).astype(np.int32)
-            found = Stored(codes, products[0], np.zeros(1))
-        if not self._has_form("bias", found.values, product.bias, np.dtype(np.int32)):
+        if held.scales is None and self.context.document.symmetric:
+            codes = np.rint(held.values / products[0].astype(np.float64)).astype(np.int32)
+            held = Stored(codes, products[0], np.zeros(1))
+        if not self._has_form("bias", held.values, product.bias, np.dtype(np.int32)):
             return
-        steps = self._scales("bias", products, found, 0).astype(np.float64)
-        self._numbers("bias", (product.bias, product.terms), found.values, steps)
+        steps = self._scales("bias", products, held, 0).astype(np.float64)
+        self._numbers("bias", (product.bias, product.terms), held.values, steps)
 
-    def _has_form(self, role: Cause, found: NDArray[Any], expected: NDArray[Any], dtype: np.dtype[Any]) -> bool:
+    def _has_form(self, role: Cause, actual: NDArray[Any], expected: NDArray[Any], dtype: np.dtype[Any]) -> bool:
         """Whether a constant has its shape and dtype: float16 for float32 in a float16 model, float64 if folded."""
-        halved = self.context.document.float16 and found.dtype == np.float16
-        same = found.dtype == dtype or (dtype == np.float32 and (halved or found.dtype == np.float64))
-        if same and found.shape == expected.shape:
+        halved = self.context.document.float16 and actual.dtype == np.float16
+        same = actual.dtype == dtype or (dtype == np.float32 and (halved or actual.dtype == np.float64))
+        if same and actual.shape == expected.shape:
             return True
-        message = f"expected {dtype} {list(expected.shape)}, found {found.dtype} {list(found.shape)}"
+        message = f"expected {dtype} {list(expected.shape)}, found {actual.dtype} {list(actual.shape)}"
         self.context.fault(role, self.product.layers[0], f"{self.title(role)}: {message}; convert the source again")
         return False
 
     def _scales(
-        self, role: Cause, choices: tuple[NDArray[Any], ...], found: Stored, zero_point: int
+        self, role: Cause, choices: tuple[NDArray[Any], ...], held: Stored, zero_point: int
     ) -> NDArray[np.float32]:
         """Compare scales with any of some, and zero-points; the expected scales where those found are wrong."""
         context, layer = self.context, self.product.layers[0]
-        assert found.scales is not None  # noqa: S101 - codes have scales
-        assert found.zero_points is not None  # noqa: S101 - likewise
-        context.compared += found.scales.size + found.zero_points.size
-        if np.any(found.zero_points != np.int64(zero_point)):
-            message = f"expected {zero_point}, found {np.unique(found.zero_points).tolist()[:4]}"
+        assert held.scales is not None  # noqa: S101 - codes have scales
+        assert held.zero_points is not None  # noqa: S101 - likewise
+        context.compared += held.scales.size + held.zero_points.size
+        if np.any(held.zero_points != np.int64(zero_point)):
+            message = f"expected {zero_point}, found {np.unique(held.zero_points).tolist()[:4]}"
             context.fault("zero-point", layer, f"zero-point of the {self.title(role)}: {message}")
         room = 0.0 if self.product.terms is None else (2 if role == "weight" else 4) * ROUNDING
         for expected in choices:
-            same_shape = found.scales.shape == expected.shape
-            if same_shape and (np.abs(found.scales.astype(np.float64) - expected) <= room * expected).all():
-                return np.asarray(found.scales if room else expected, np.float32)
+            same_shape = held.scales.shape == expected.shape
+            if same_shape and (np.abs(held.scales.astype(np.float64) - expected) <= room * expected).all():
+                return np.asarray(held.scales if room else expected, np.float32)
         rule = np.asarray(choices[0], np.float32)
-        if found.scales.shape == rule.shape:
-            wrong = np.abs(found.scales - choices[0]) > room * choices[0]
-            rule = np.asarray(np.where(wrong, rule, found.scales), np.float32)
-        context.fault("scale", layer, f"scale of the {self.title(role)}: {_scales_text(rule, found.scales)}")
+        if held.scales.shape == rule.shape:
+            wrong = np.abs(held.scales - choices[0]) > room * choices[0]
+            rule = np.asarray(np.where(wrong, rule, held.scales), np.float32)
+        context.fault("scale", layer, f"scale of the {self.title(role)}: {_scales_text(rule, held.scales)}")
         return rule
 
     def _numbers(
         self,
         role: Cause,
         expected: tuple[NDArray[Any], NDArray[Any] | None],
-        found: NDArray[Any],
+        actual: NDArray[Any],
         steps: NDArray[np.float64] | None,
     ) -> None:
         """Compare numbers, expected with the magnitudes of their terms (None: exactly); ``steps`` makes them codes."""
@@ -303,7 +303,7 @@ class _Comparing:
         context.compared += wanted.size
         room: NDArray[Any] | None = None
         if terms is None:
-            wanted = wanted.astype(np.float16) if found.dtype == np.float16 else wanted
+            wanted = wanted.astype(np.float16) if actual.dtype == np.float16 else wanted
         elif steps is not None:
             highest, lowest = (LARGEST_CODE, -LARGEST_CODE) if role == "weight" else (2**31 - 1, -(2**31))
             wanted = np.clip(wanted / steps, lowest, highest)
@@ -312,39 +312,39 @@ class _Comparing:
             half = context.document.float16
             least = SMALLEST_HALF if half else SMALLEST
             room = (HALF_ROUNDING if half else ROUNDING) * terms + least
-        is_wrong = _differ(found, wanted, room)
+        is_wrong = _differ(actual, wanted, room)
         if not is_wrong.any():
             return
         if role == "weight" and wanted.ndim == 4 and wanted.shape[1] == 3:
-            mirrored = None if room is None else np.broadcast_to(room, found.shape)[:, ::-1]
-            if not _differ(found, wanted[:, ::-1], mirrored).any():
+            mirrored = None if room is None else np.broadcast_to(room, actual.shape)[:, ::-1]
+            if not _differ(actual, wanted[:, ::-1], mirrored).any():
                 message = f"the {self.title(role)} are the source's with red and blue exchanged"
                 context.fault("colour-order", layer, f"{message}: the graph takes BGR where the contract says RGB")
                 return
         wrong = np.argwhere(is_wrong)
         first = tuple(int(i) for i in wrong[0])
         what = "differ" if terms is None else "differ by more than rounding"
-        codes = " codes" if np.issubdtype(found.dtype, np.integer) else ""
+        codes = " codes" if np.issubdtype(actual.dtype, np.integer) else ""
         message = (
             f"{self.title(role)}: {len(wrong):,} of {wanted.size:,}{codes} {what}, first at {list(first)}: expected"
         )
-        context.fault(role, layer, f"{message} {float(wanted[first]):.9g}, found {float(found[first]):.9g}")
+        context.fault(role, layer, f"{message} {float(wanted[first]):.9g}, found {float(actual[first]):.9g}")
 
 
-def _differ(found: NDArray[Any], wanted: NDArray[Any], room: NDArray[Any] | None) -> NDArray[np.bool_]:
+def _differ(actual: NDArray[Any], wanted: NDArray[Any], room: NDArray[Any] | None) -> NDArray[np.bool_]:
     """Where numbers differ by more than ``room``; None is at all, of millions of weights without a copy in float64."""
-    differing: NDArray[np.bool_] = found != wanted
+    differing: NDArray[np.bool_] = actual != wanted
     if room is None:
         return differing
-    return differing & ~(np.abs(found.astype(np.float64) - wanted.astype(np.float64)) <= room)
+    return differing & ~(np.abs(actual.astype(np.float64) - wanted.astype(np.float64)) <= room)
 
 
-def _scales_text(expected: NDArray[np.float32], found: NDArray[Any]) -> str:
+def _scales_text(expected: NDArray[np.float32], actual: NDArray[Any]) -> str:
     """Two lists of scales that differ, in words."""
-    if expected.shape != found.shape:
-        return f"expected {expected.size} numbers, found {found.size}"
-    wrong = np.flatnonzero(expected != found)
+    if expected.shape != actual.shape:
+        return f"expected {expected.size} numbers, found {actual.size}"
+    wrong = np.flatnonzero(expected != actual)
     first, where = int(wrong[0]), f" of channel {wrong[0]}" if expected.size > 1 else ""
-    ratio = float(found[first]) / float(expected[first]) - 1
+    ratio = float(actual[first]) / float(expected[first]) - 1
     message = f"{len(wrong)} of {expected.size} differ; expected {expected[first]:.9g}{where}"
-    return f"{message}, found {found[first]:.9g} ({ratio:+.2%})"
+    return f"{message}, found {actual[first]:.9g} ({ratio:+.2%})"

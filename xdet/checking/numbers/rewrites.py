@@ -57,9 +57,9 @@ def as_written(product: Product, shape: tuple[int, ...], passes: Collection[str]
         if form.kernel.shape == shape:
             return WrittenProduct(form)
         for title, rewrite in REPEATING.items():
-            found = rewrite(form, shape) if title in passes else None
-            if found is not None and found.kernel.shape == shape:
-                return WrittenProduct(found, title, len(found.kernel) // len(form.kernel))
+            rewritten = rewrite(form, shape) if title in passes else None
+            if rewritten is not None and rewritten.kernel.shape == shape:
+                return WrittenProduct(rewritten, title, len(rewritten.kernel) // len(form.kernel))
     return WrittenProduct(product)
 
 
@@ -259,19 +259,19 @@ def _wrong_copies(graph: FinishedGraph, node: Node, product: Product, written: W
         columns = [column for column, _ in taps(product.kernel, COLUMNS, width)[0]]
     apart = pixels * _groups_apart(product, pixels)
     between = [apart - (b - a) - product.size[1] for a, b in pairwise(columns)]
-    expected, found, rows = [product.pads[1], *between, product.pads[3]], [0], set()
+    expected, actual, rows = [product.pads[1], *between, product.pads[3]], [0], set()
     for name in concat.inputs:
         edge = graph.constant(name)
         if edge is None:
             rows.add(name)
-            found.append(0)
+            actual.append(0)
         elif (edge != zero_point.reshape(-1)[0]).any():
             return "padding between its copies that is not the code of 0"
         else:
-            found[-1] += edge.shape[-1] // channels
+            actual[-1] += edge.shape[-1] // channels
     if len(rows) != 1 or concat.attributes.get("axis") != 3:
         return "copies of different rows"
-    return None if found == expected else f"padding of {found} pixels around its copies, expected {expected}"
+    return None if actual == expected else f"padding of {actual} pixels around its copies, expected {expected}"
 
 
 def copies_of_rows(graph: FinishedGraph, conv: Node) -> Node | None:

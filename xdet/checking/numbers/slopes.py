@@ -86,19 +86,19 @@ def is_leaky_sum(graph: FinishedGraph, node: Node) -> bool:
     return leaky_sum_of(graph, node) is not None
 
 
-def compare_sum(context: Comparison, found: LeakySum, promised: Sequence[Promised]) -> None:
+def compare_sum(context: Comparison, nodes: LeakySum, promised: Sequence[Promised]) -> None:
     """Compare a LeakyReLU that stands as a sum with the nearest of those that it may stand for."""
-    pairs = [pair_of(context, node) for node in (found.whole, found.excess)]
+    pairs = [pair_of(context, node) for node in (nodes.whole, nodes.excess)]
     if pairs[0] is None or pairs[1] is None or not promised:
-        context.fault("slope", None, f"Add {found.add.name!r} stands for no operator of the source")
+        context.fault("slope", None, f"Add {nodes.add.name!r} stands for no operator of the source")
         return
     form = SumForm(pairs[0].scale, pairs[1].scale)
     best = min(promised, key=lambda choice: choice.differing(sum_table(choice.case, form)))
     context.compared += 4
-    _compare_zero_points(context, found, best)
+    _compare_zero_points(context, nodes, best)
     differing, slope = best.differing(sum_table(best.case, form)), float(best.case.slope)
     if differing:
-        cause, message = _fault(found, form, fitted_sum(best.case, best.table))
+        cause, message = _fault(nodes, form, fitted_sum(best.case, best.table))
         codes = f"{differing} of 256 codes behind {best.layer!r}"
         context.fault(cause, best.layer, f"{codes} differ from the source's (slope {slope:.6g}): {message}")
         return
@@ -107,13 +107,13 @@ def compare_sum(context: Comparison, found: LeakySum, promised: Sequence[Promise
     context.prove(best.tensor, best.layer, "slope", proof, source=slope, written=written)
 
 
-def _compare_zero_points(context: Comparison, found: LeakySum, promised: Promised) -> None:
+def _compare_zero_points(context: Comparison, nodes: LeakySum, promised: Promised) -> None:
     """Both readings and the maximum have the input's zero-point."""
     expected = promised.case.zero_point_in + 128
     for node, name in (
-        (found.whole, found.whole.inputs[2]),
-        (found.excess, found.excess.inputs[2]),
-        (found.maximum, found.maximum.inputs[1]),
+        (nodes.whole, nodes.whole.inputs[2]),
+        (nodes.excess, nodes.excess.inputs[2]),
+        (nodes.maximum, nodes.maximum.inputs[1]),
     ):
         constant = context.graph.constant(name)
         if constant is None or constant.dtype != np.uint8 or constant.reshape(-1).tolist() != [expected]:
@@ -123,21 +123,21 @@ def _compare_zero_points(context: Comparison, found: LeakySum, promised: Promise
             context.fault("zero-point", promised.layer, message)
 
 
-def _fault(found: LeakySum, form: SumForm, expected: SumForm | None) -> tuple[Cause, str]:
+def _fault(nodes: LeakySum, form: SumForm, expected: SumForm | None) -> tuple[Cause, str]:
     """Which number makes the codes differ: the slope where positive codes have their factor, else a scale."""
     total = float(form.whole) + float(form.excess)
     if expected is None or abs(total / (float(expected.whole) + float(expected.excess)) - 1) < SAME_TOTAL:
         return "slope", f"the graph has slope {float(form.whole) / total:.6g}"
-    pairs = ((found.whole, form.whole, expected.whole), (found.excess, form.excess, expected.excess))
+    pairs = ((nodes.whole, form.whole, expected.whole), (nodes.excess, form.excess, expected.excess))
     node, scale, wanted = max(pairs, key=lambda pair: abs(float(pair[1]) / float(pair[2]) - 1))
     ratio = float(scale) / float(wanted) - 1
     return ("scale", f"scale in {node.op} {node.name!r}: expected {wanted:.9g}, found {scale:.9g} ({ratio:+.2%})")
 
 
-def between_pairs(context: Comparison, found: LeakySum, layer: str, slope: float) -> Promised | None:
+def between_pairs(context: Comparison, nodes: LeakySum, layer: str, slope: float) -> Promised | None:
     """A real LeakyReLU between the graph's own scales: as its input is written, and its result read."""
-    writer = writer_past(context.graph, found.whole.inputs[0], ("Transpose", "Reshape"))
-    before, after = pair_of(context, writer), pair_of(context, context.graph.only_reader(found.add.outputs[0]))
+    writer = writer_past(context.graph, nodes.whole.inputs[0], ("Transpose", "Reshape"))
+    before, after = pair_of(context, writer), pair_of(context, context.graph.only_reader(nodes.add.outputs[0]))
     if before is None or after is None or not before.unsigned or not after.unsigned:
         return None
     case = LeakyCase(before.scale, before.zero_point - 128, after.scale, after.zero_point - 128, np.float32(slope))
@@ -146,13 +146,13 @@ def between_pairs(context: Comparison, found: LeakySum, layer: str, slope: float
 
 def promised_of(context: TfliteComparison, owners: Iterable[int]) -> list[Promised]:
     """The LeakyReLUs and requantisations of a TFLite source that read one of these tensors."""
-    found = []
+    promises = []
     for op in (op for owner in owners for op in context.source.activations_of(owner)):
         case = case_between(context, op.inputs[0], op.outputs[0], number(op, "alpha", 1.0))
         if case is not None:  # a requantisation has the slope 1
             table, source = _promised_table(context, op, case), context.source
-            found.append(Promised(source.output_name(op), source.names[op.inputs[0]], op.op, case, table))
-    return found
+            promises.append(Promised(source.output_name(op), source.names[op.inputs[0]], op.op, case, table))
+    return promises
 
 
 def _promised_table(context: TfliteComparison, op: TfliteOperator, case: LeakyCase) -> Table:
@@ -182,9 +182,9 @@ def case_between(context: TfliteComparison, before_op: int, after_op: int, slope
 
 def leaky_match(context: TfliteComparison, form: FloatForm, owners: Iterable[int]) -> tuple[Promised, int] | None:
     """The operator that a LeakyRelu node stands for, with its differing codes; of several, the one that fits best."""
-    found = promised_of(context, owners)
-    counts = [choice.differing(float_table(choice.case, form)) for choice in found]
-    return min(zip(found, counts, strict=True), key=lambda match: match[1], default=None)
+    promises = promised_of(context, owners)
+    counts = [choice.differing(float_table(choice.case, form)) for choice in promises]
+    return min(zip(promises, counts, strict=True), key=lambda match: match[1], default=None)
 
 
 def compare_slope(context: TfliteComparison, node: Node) -> None:

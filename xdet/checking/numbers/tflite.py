@@ -74,11 +74,11 @@ def compare_tflite(source: SourceGraph, graph: FinishedGraph, document: ModelDoc
 
 def compare_operators(context: TfliteComparison) -> None:
     """Compare every product, pool and LeakyReLU of the network with its source operator."""
-    found = set()
+    compared = set()
     for node in context.graph.nodes:
         if node.op in PRODUCTS:
             op = _operator_at(context, node)
-            found.add(None if op is None else op.outputs[0])
+            compared.add(None if op is None else op.outputs[0])
             _compare_product(context, node, op)
         elif node.op == "ConvInteger":
             _compare_sums(context, node)
@@ -91,7 +91,7 @@ def compare_operators(context: TfliteComparison) -> None:
     for op in context.source.model.operators:
         if context.document.activations == "float32":
             _compare_limits(context, op)
-        if op.op in WEIGHTED and op.outputs[0] not in found and _data_of(context, op.inputs[1]) is not None:
+        if op.op in WEIGHTED and op.outputs[0] not in compared and _data_of(context, op.inputs[1]) is not None:
             name, layer = context.source.names[op.inputs[1]], context.source.output_name(op)
             message = f"the weights {name!r} of {layer!r} are read by no product of the graph; convert the source again"
             context.fault("missing-tensor", layer, message)
@@ -114,9 +114,9 @@ def _operator_at(context: TfliteComparison, node: Node) -> TfliteOperator | None
     behind: Node | None = node
     while behind is not None:
         makers = (context.source.makers.get(i) for i in context.tensors_by_value.get(behind.outputs[0], ()))
-        found = next((op for op in makers if op is not None and op.op in wanted), None)
-        if found is not None:
-            return found
+        maker = next((op for op in makers if op is not None and op.op in wanted), None)
+        if maker is not None:
+            return maker
         reader = context.graph.only_reader(behind.outputs[0])
         behind = reader if reader is not None and reader.op in BETWEEN else None
     return None
@@ -147,13 +147,13 @@ def _compare_product(context: TfliteComparison, node: Node, op: TfliteOperator |
 
 def _compare_sums(context: TfliteComparison, node: Node) -> None:
     """A TRANSPOSE_CONV that is requantised step by step: the taps, and the bias added behind; the rest is run."""
-    op, found = context.reader_of_weights(node), stored(context, node, 1)
-    if op is None or op.op != "TRANSPOSE_CONV" or found is None:
+    op, held = context.reader_of_weights(node), stored(context, node, 1)
+    if op is None or op.op != "TRANSPOSE_CONV" or held is None:
         return
     layer, names = context.source.output_name(op), context.source.names
     product = _transposed(context, node, op)
-    context.compared += found.values.size
-    if product is None or not np.array_equal(product.kernel, found.values):
+    context.compared += held.values.size
+    if product is None or not np.array_equal(product.kernel, held.values):
         context.fault("weight", layer, f"weights of {layer!r}: the {node.op} has others than the source's taps")
         return
     context.prove(names[op.inputs[1]], layer, "weights", TAPS)

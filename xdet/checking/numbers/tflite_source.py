@@ -50,22 +50,22 @@ class SourceGraph:
 
     def __init__(self, model: TfliteModel, rounded: TfliteModel | None = None) -> None:
         self.model, self._rounded = model, rounded
-        seen, names = set(CONTRACT_NAMES), []
+        taken, names = set(CONTRACT_NAMES), []
         for tensor in model.tensors:
             name = tensor.name or f"tensor_{tensor.index}"
-            names.append(f"{name}#{tensor.index}" if name in seen else name)
-            seen.add(names[-1])
+            names.append(f"{name}#{tensor.index}" if name in taken else name)
+            taken.add(names[-1])
         self.names = tuple(names)
         self.indices: Mapping[str, int] = {name: index for index, name in enumerate(names)}
 
     @cached_property
     def readers(self) -> Mapping[int, tuple[TfliteOperator, ...]]:
         """Tensor index -> the operators that read it."""
-        found: dict[int, list[TfliteOperator]] = {}
+        by_tensor: dict[int, list[TfliteOperator]] = {}
         for op in self.model.operators:
             for index in dict.fromkeys(op.inputs):
-                found.setdefault(index, []).append(op)
-        return {index: tuple(ops) for index, ops in found.items()}
+                by_tensor.setdefault(index, []).append(op)
+        return {index: tuple(ops) for index, ops in by_tensor.items()}
 
     @cached_property
     def makers(self) -> Mapping[int, TfliteOperator]:
@@ -78,13 +78,13 @@ class SourceGraph:
 
     def pools_behind(self, index: int) -> tuple[TfliteOperator, ...]:
         """Pools that read a tensor, or read it through activations."""
-        found: list[TfliteOperator] = []
+        pools: list[TfliteOperator] = []
         for op in self.readers.get(index, ()):
             if op.op in POOLS:
-                found.append(op)
+                pools.append(op)
             elif op.op in ACTIVATIONS:
-                found += self.pools_behind(op.outputs[0])
-        return tuple(found)
+                pools += self.pools_behind(op.outputs[0])
+        return tuple(pools)
 
     def layers(self, document: ModelDocument) -> tuple[SourceLayer, ...]:
         """Tensors of codes, in the order in which they are computed; of a file that has none, its float tensors."""
@@ -180,11 +180,11 @@ class TfliteComparison(Comparison):
     @cached_property
     def tensors_by_value(self) -> Mapping[str, tuple[int, ...]]:
         """ONNX value -> the source tensors that it carries."""
-        found: dict[str, list[int]] = defaultdict(list)
+        by_value: dict[str, list[int]] = defaultdict(list)
         for name, twin in self.document.tensors.items():
             if twin.onnx is not None and name in self.source.indices:
-                found[twin.onnx].append(self.source.indices[name])
-        return {value: tuple(indices) for value, indices in found.items()}
+                by_value[twin.onnx].append(self.source.indices[name])
+        return {value: tuple(indices) for value, indices in by_value.items()}
 
     def is_computed(self, value: str) -> bool:
         """See the base; requantised pixels may be the pixels."""
@@ -201,22 +201,22 @@ class TfliteComparison(Comparison):
             for op in self.source.readers.get(index, ())
             if op.op in WEIGHTED or op.op == "TRANSPOSE_CONV"
         )
-        found = {self.source.output_name(op): op for op in readers}
-        named = (op for name, op in found.items() if node.name.startswith(name))
-        return next(named, next(iter(found.values()), None))
+        by_name = {self.source.output_name(op): op for op in readers}
+        named = (op for name, op in by_name.items() if node.name.startswith(name))
+        return next(named, next(iter(by_name.values()), None))
 
 
-def owners_of(context: TfliteComparison, codes: str, seen: set[str] | None = None) -> tuple[int, ...]:
+def owners_of(context: TfliteComparison, codes: str, visited: set[str] | None = None) -> tuple[int, ...]:
     """The quantised source tensors whose codes a value holds; empty where that cannot be told."""
-    seen = set() if seen is None else seen
-    if codes in seen:
+    visited = set() if visited is None else visited
+    if codes in visited:
         return ()
-    seen.add(codes)
+    visited.add(codes)
     own = tuple(i for i in context.tensors_by_value.get(codes, ()) if context.tensor(i).quant is not None)
-    return own or _owners_before(context, codes, seen) or _owners_behind(context, codes, seen)
+    return own or _owners_before(context, codes, visited) or _owners_behind(context, codes, visited)
 
 
-def _owners_before(context: TfliteComparison, codes: str, seen: set[str]) -> tuple[int, ...]:
+def _owners_before(context: TfliteComparison, codes: str, visited: set[str]) -> tuple[int, ...]:
     """From what the value is computed of, back to the next value with an owner."""
     node = context.graph.producers.get(codes)
     while node is not None:
@@ -224,7 +224,7 @@ def _owners_before(context: TfliteComparison, codes: str, seen: set[str]) -> tup
             op = context.reader_of_weights(node)
             return () if op is None else (op.outputs[0],)
         if node.op == "DequantizeLinear":
-            return owners_of(context, node.inputs[0], seen)
+            return owners_of(context, node.inputs[0], visited)
         if node.op != "QuantizeLinear" and node.op not in MOVERS:
             return ()
         before = next((name for name in node.inputs if context.graph.constant(name) is None), node.inputs[0])
@@ -234,15 +234,15 @@ def _owners_before(context: TfliteComparison, codes: str, seen: set[str]) -> tup
     return ()
 
 
-def _owners_behind(context: TfliteComparison, codes: str, seen: set[str]) -> tuple[int, ...]:
+def _owners_behind(context: TfliteComparison, codes: str, visited: set[str]) -> tuple[int, ...]:
     """From a value in front of a clamp, or of a change between uint8 and int8, to the codes behind it."""
     for dequantize in context.graph.readers(codes):
         clip = context.graph.only_reader(dequantize.outputs[0]) if dequantize.outputs else None
         if clip is not None and clip.op == "QuantizeLinear":
-            return owners_of(context, clip.outputs[0], seen)
+            return owners_of(context, clip.outputs[0], visited)
         quantize = context.graph.only_reader(clip.outputs[0]) if clip and clip.op in MOVERS else None
         if quantize is not None and quantize.op == "QuantizeLinear":
-            return owners_of(context, quantize.outputs[0], seen)
+            return owners_of(context, quantize.outputs[0], visited)
     return ()
 
 
