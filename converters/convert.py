@@ -17,7 +17,7 @@ from converters.graph import IR_VERSION, GraphWriter, float_products, infer_shap
 from converters.heads.nms_nodes import add_head
 from converters.integer.evaluate import attempt_golden_vector
 from converters.opset import oldest_runtimes, stamp_opset
-from converters.passes.pipelines import run_pipeline
+from converters.passes import run_pipeline
 from converters.passes.weights import omit_zero_points
 from converters.quantize.network import quantize_network
 from converters.sources import SOURCES, describe, open_source

@@ -10,8 +10,8 @@ import onnx
 import onnx_ir as ir
 
 from converters.graph import IR_VERSION, GraphWriter, infer_shapes
+from converters.passes import run_pipeline
 from converters.passes.base import Skipped
-from converters.passes.pipelines import run_pipeline
 from converters.passes.weights import dequantized
 from converters.spec import TensorTwin
 from tests.converters.sessions import session_of

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from converters.passes import run_pipeline
 from converters.passes.depthwise import AverageAsConvolution, ShiftedRows, row_parts
-from converters.passes.pipelines import run_pipeline
 from converters.passes.weights import codes_behind
 from tests.converters.passes.networks import (
     Convolution,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from converters.passes import follow_twins, run_pipeline
 from converters.passes.movements import CancelTransposes, ChannelChoice
-from converters.passes.pipelines import follow_twins, run_pipeline
 from converters.spec import TensorTwin
 from tests.converters.passes.networks import (
     assert_bits_stay,

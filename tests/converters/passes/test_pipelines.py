@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from converters.passes import follow_twins, permuted_layout
 from converters.passes.base import Moved, remove_unread
-from converters.passes.pipelines import follow_twins, permuted_layout
 from converters.spec import TensorTwin
 from tests.converters.passes.networks import kinds, parse
 

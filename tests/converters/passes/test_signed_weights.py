@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.passes.pipelines import run_pipeline
+from converters.passes import run_pipeline
 from converters.passes.signed_weights import SignedWeights, split_columns, split_rows
 from converters.passes.weights import constants_behind
 from converters.spec import TensorTwin

@@ -17,7 +17,7 @@ from converters.graph import IR_VERSION, GraphWriter, dequantize_node, infer_sha
 from converters.integer.evaluate import evaluate
 from converters.integer.values import Quantized, Reals, to_reals
 from converters.opset import stamp_opset
-from converters.passes.pipelines import run_pipeline
+from converters.passes import run_pipeline
 from converters.quant import QuantParams
 from converters.sources.tflite.context import ImportContext
 from converters.sources.tflite.importer import require_source_shapes, translate
