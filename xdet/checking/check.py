@@ -23,7 +23,7 @@ from xdet.checking.heads.probes import probe_all
 from xdet.checking.heads.spread import compare_heads, histogram, judge_exact, judge_spread, own_spread
 from xdet.checking.heads.why import BoxComparison, find_changes, find_deviation
 from xdet.checking.numbers import check_static, uncompared
-from xdet.checking.other_cpus import IMAGES, Request, check_on_cpus, require_cpus
+from xdet.checking.other_cpus import CPU_IMAGES, Request, check_on_cpus, require_cpus
 from xdet.checking.pair import open_pair
 from xdet.checking.result import CheckResult, PartVerdict, RuntimeLine
 from xdet.checking.runs import CheckInputs, run_all
@@ -139,7 +139,7 @@ def planned_images(
     """How many images all runtimes together, and other processors, will be given: the length of a progress bar."""
     finished, sources = split_runtimes(runtimes, source_format, None)
     counts = count_images(finished, sources, images)
-    return sum(counts[runtime.name] for runtime in (*finished, *sources)) + len(cpus) * min(images, IMAGES)
+    return sum(counts[runtime.name] for runtime in (*finished, *sources)) + len(cpus) * min(images, CPU_IMAGES)
 
 
 def _names_of(images: Sequence[Photograph]) -> tuple[str, ...]:
@@ -164,11 +164,11 @@ def _judge(
     heads = compare_heads(pair, runs.of_model, runs.of_source)
     exact = judge_exact(heads.exact, heads.not_exact, heads.unit)
     exact = _with_diagnosis(inputs, tolerate_heads(exact, heads.exact.values(), tolerance), runs, heads)
-    apart = _with_diagnosis(inputs, _judge_spread(inputs, runs, heads, tolerance), runs, heads)
+    spread = _with_diagnosis(inputs, _judge_spread(inputs, runs, heads, tolerance), runs, heads)
     verdicts = judge_runs(runs.of_model, probed, spec)
-    boxes = judge_heads(verdicts, gives_boxes=spec.gives_boxes, has_thresholds=pair.has_thresholds)
+    head = judge_heads(verdicts, gives_boxes=spec.gives_boxes, has_thresholds=pair.has_thresholds)
     if runs.gaps.faults:
-        boxes = replace(boxes, status="failed", findings=(*boxes.findings, *runs.gaps.faults))
+        head = replace(head, status="failed", findings=(*head.findings, *runs.gaps.faults))
     changes: list[DetectionChange] = []
     deviations: list[KnownDeviation] = []
     if heads.witness is not None and spec.gives_boxes:
@@ -184,7 +184,7 @@ def _judge(
         images=inputs.names,
         unit=heads.unit,
         thresholds=inputs.thresholds[0],
-        parts=(static, exact, apart, judge_boxes(boxes, deviations, tolerance)),
+        parts=(static, exact, spread, judge_boxes(head, deviations, tolerance)),
         runs=tuple(_line(run, heads, verdicts, any_size.get(run.name)) for run in runs.of_model),
         source_runs=tuple(run.name for run in heads.all_sources),
         source_images=tuple(len(run.heads) for run in heads.all_sources),

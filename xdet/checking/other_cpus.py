@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from xdet.pictures.preparation import Photograph
 
 
-IMAGES = 2
+CPU_IMAGES = 2
 LONGEST_S = 3600.0  # of one command; an emulated program may hang
 HERE = "xdet.checking.other_cpus"
 X86, ARM = "qemu-x86_64", "qemu-aarch64"
@@ -176,8 +176,8 @@ def check_on_cpus(
     Raises:
         UsageError: an emulator does not know the processor.
     """
-    paths = {str(i): str(p) for i, p in enumerate(images[:IMAGES]) if not isinstance(p, np.ndarray)}
-    arrays = {str(i): a for i, a in enumerate(images[:IMAGES]) if isinstance(a, np.ndarray)}
+    paths = {str(i): str(p) for i, p in enumerate(images[:CPU_IMAGES]) if not isinstance(p, np.ndarray)}
+    arrays = {str(i): a for i, a in enumerate(images[:CPU_IMAGES]) if isinstance(a, np.ndarray)}
     question = Message({"request": plain(request), "paths": paths}, arrays)
     columns = []
     for cpu in cpus:

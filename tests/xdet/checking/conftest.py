@@ -10,7 +10,7 @@ import pytest
 
 from converters.convert import convert_to_bytes
 from converters.options import ConvertOptions
-from tests.xdet.checking.columns import PLAIN, RUNTIMES
+from tests.xdet.checking.reports import PLAIN, RUNTIMES
 from xdet.checking.check import check
 from xdet.checking.other_cpus import kept_of_check, plain, restored
 from xdet.checking.result import OtherCpu

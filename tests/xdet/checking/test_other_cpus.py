@@ -21,8 +21,7 @@ from converters.description.statements import SourceOptions
 from converters.options import ConvertOptions
 from converters.spec import Rescaling, Thresholds
 from tests.converters.sources.tflite.look_alikes import fastestdet
-from tests.xdet.checking.columns import SEGFAULT, breaking_haswell, crashing_nehalem, put
-from tests.xdet.checking.pages import HOSTILE, WHERE, read, section
+from tests.xdet.checking.reports import HOSTILE, SEGFAULT, WHERE, breaking_haswell, crashing_nehalem, put, read, section
 from xdet.checking import other_cpus
 from xdet.checking.check import check
 from xdet.checking.other_cpus import LEFT_OUT, Processor, Request, emulate, emulator_of, plain, restored, split_cpus

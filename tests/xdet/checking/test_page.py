@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.xdet.checking import faults
-from tests.xdet.checking.pages import COMMAND, HOSTILE, WHERE, read, section
+from tests.xdet.checking.reports import COMMAND, HOSTILE, WHERE, read, section
 from xdet.checking.check import check
 from xdet.checking.heads.spread import histogram
 from xdet.checking.page import LONGEST_SIDE, check_to_html

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from tests.xdet.checking import faults
-from tests.xdet.checking.columns import RUNTIMES
-from tests.xdet.checking.pages import HOSTILE, WHERE
+from tests.xdet.checking.reports import HOSTILE, RUNTIMES, WHERE
 from xdet.checking.check import check
 from xdet.checking.junit import JUNIT_MARK, check_to_junit
 from xdet.checking.page import check_to_html
