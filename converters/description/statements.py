@@ -147,15 +147,8 @@ def find_statements(
 ) -> Statements:
     """What options, yaml, sidecar and model file state, to compare it with a detector that is known.
 
-    Args:
-        path: the model's file, which tells where its sidecar is.
-        facts: what the model itself tells.
-        options: what the caller says.
-        grid_hw: rows and columns of the head that the anchors belong to; None where it has none.
-
-    Raises:
-        SourceFileError: the sidecar or yaml is missing, damaged or contradicts the model.
-        UnsupportedModelError: the model's input cannot take pixels.
+    ``grid_hw`` are rows and columns of the head that the anchors belong to, None where it has none. Raises
+    SourceFileError and UnsupportedModelError as ``describe_source``.
     """
     statements = AllStatements.of_file(path, facts, options)
     _check_input_shape(facts, statements.config)

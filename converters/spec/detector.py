@@ -8,7 +8,7 @@ right and the lower bar get one more. Every other rule stretches it over the who
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,7 @@ ResizeRule = Literal["nearest", "bilinear", "bilinear-antialias", "letterbox"]
 Color = Literal["rgb", "bgr", "grey"]
 PADDING = 114  # every channel of a letterbox's bars
 Assumed = Literal["class_names", "resize"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,19 +173,6 @@ class Suppression:
         """How many boxes stay at most, to fill so many rows."""
         return -(-rows // self.classes_per_box)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; ``classes_per_box`` stands there where it is not 1."""
-        data = asdict(self)
-        if self.classes_per_box == 1:
-            del data["classes_per_box"]
-        return data
-
-    @classmethod
-    def from_dict(cls, data: Any) -> Suppression:
-        """Read what ``to_dict`` wrote."""
-        data = {"classes_per_box": 1, **data}
-        return cls(**{rule.name: data[rule.name] for rule in fields(cls)})
-
 
 @dataclass(frozen=True, slots=True)
 class DetectorSpec:
@@ -283,10 +271,10 @@ class DetectorSpec:
             del data["image"]["color"]
         if not self.image.any_size:
             del data["image"]["any_size"]
+        if self.suppression.classes_per_box == 1:
+            del data["suppression"]["classes_per_box"]
         if self.suppression == Suppression():
             del data["suppression"]
-        else:
-            data["suppression"] = self.suppression.to_dict()
         return data
 
     @classmethod
@@ -297,23 +285,18 @@ class DetectorSpec:
             ValueError: a key is missing, or its value is of another type or out of range.
         """
         try:
-            image, head, thresholds = data["image"], data["head"], data["thresholds"]
+            image = {"color": "rgb", "any_size": False, **data["image"]}
+            head = data["head"]
             raw_outputs = require.entries(data["raw_outputs"], "raw_outputs")
+            rule = {"classes_per_box": 1, **data.get("suppression", asdict(Suppression()))}
             return cls(
-                image=ImageInput(
-                    height=image["height"],
-                    width=image["width"],
-                    rescaling=Rescaling(image["rescaling"]["scale"], image["rescaling"]["offset"]),
-                    resize=image["resize"],
-                    color=image.get("color", "rgb"),
-                    any_size=image.get("any_size", False),
-                ),
+                image=_record(ImageInput, {**image, "rescaling": _record(Rescaling, image["rescaling"])}),
                 head=None if head is None else head_from_dict(head),
                 class_names=require.texts(data["class_names"], "class_names"),
-                thresholds=Thresholds(thresholds["score"], thresholds["iou"], thresholds["max_detections"]),
+                thresholds=_record(Thresholds, data["thresholds"]),
                 raw_outputs=tuple(RawOutput.from_dict(output) for output in raw_outputs),
                 assumed=require.texts(data.get("assumed", ()), "assumed"),
-                suppression=Suppression.from_dict(data.get("suppression", asdict(Suppression()))),
+                suppression=_record(Suppression, rule),
             )
         except (KeyError, TypeError, IndexError) as error:
             raise ValueError(f"detector description is incomplete or malformed: {error}") from error
@@ -345,3 +328,8 @@ class DetectorSpec:
         if spec.network_outputs[0].shape != grid:
             raise ValueError(f"anchors and classes make {spec.network_outputs[0].shape}, the head has {grid}")
         return spec
+
+
+def _record(cls: type[T], data: Mapping[str, Any]) -> T:
+    """An object from the keys of its fields; raises KeyError where one is missing."""
+    return cls(**{f.name: data[f.name] for f in fields(cls)})  # type: ignore[arg-type]  # a dataclass
