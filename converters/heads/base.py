@@ -319,6 +319,32 @@ class CellHead(Head):
         return writer.op("Div", [shifted, size], "head/centers_xy")
 
 
+@dataclass(frozen=True, slots=True)
+class OneGridHead(CellHead):
+    """One grid of cells with a box each."""
+
+    numbers_besides: ClassVar[int]  # of a cell, besides those of the classes
+    grid_h: int  # rows of cells
+    grid_w: int  # columns of cells
+    num_classes: int  # NC, without a background
+
+    def __post_init__(self) -> None:
+        require.fields(self, require.count, "grid_h", "grid_w", "num_classes")
+
+    @classmethod
+    def from_statements(cls, statements: AllStatements) -> Self:
+        """The head of a grid of rows, columns and the numbers of a cell; see ``Head``."""
+        rows, columns, values = statements.facts.outputs[0].shape
+        statements.require_names(values - cls.numbers_besides)
+        return cls(rows, columns, values - cls.numbers_besides)
+
+    def _levels(self) -> Sequence[Level]:
+        return [(self.grid_h, self.grid_w, 1)]
+
+    def _width(self) -> int:
+        return self.numbers_besides + self.num_classes
+
+
 def misfit_of_list(facts: SourceFacts, *, by_name: bool, per_cell: int, least: int, by_box: bool = True) -> str | None:
     """Why an output is no list of so many boxes per cell (of any, by name), box by box or value by value."""
     shape = facts.outputs[0].shape

@@ -16,17 +16,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from converters import require
 from converters.heads import nodes
 from converters.heads.arithmetic import Float32, clipped_corners, corners_from_centers, logit, sigmoid, split_scores
-from converters.heads.base import CellHead, Level
+from converters.heads.base import CellHead, OneGridHead
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import onnx_ir as ir
 
-    from converters.description.precedence import AllStatements
     from converters.facts import SourceFacts
     from converters.graph import GraphWriter
 
@@ -35,16 +33,11 @@ FARTHEST = 1 - 1e-6  # cells: tanh reaches no further
 
 
 @dataclass(frozen=True, slots=True)
-class FastestDet(CellHead):
+class FastestDet(OneGridHead):
     """A grid of cells with one box each."""
 
     kind: ClassVar[str] = "fastestdet"
-    grid_h: int  # rows of cells
-    grid_w: int  # columns of cells
-    num_classes: int  # NC
-
-    def __post_init__(self) -> None:
-        require.fields(self, require.count, "grid_h", "grid_w", "num_classes")
+    numbers_besides: ClassVar[int] = 5
 
     @classmethod
     def misfit(cls, facts: SourceFacts, *, by_name: bool) -> str | None:
@@ -55,16 +48,6 @@ class FastestDet(CellHead):
         if not by_name and len(facts.outputs[0].activations) < 2:
             return "a FastestDet head activates its objectness by a sigmoid and its classes by a softmax"
         return None
-
-    @classmethod
-    def from_statements(cls, statements: AllStatements) -> FastestDet:
-        """The head of one grid; see ``Head``."""
-        rows, columns, values = statements.facts.outputs[0].shape
-        statements.require_names(values - 5)
-        return cls(rows, columns, values - 5)
-
-    def _levels(self) -> Sequence[Level]:
-        return [(self.grid_h, self.grid_w, 1)]
 
     def _decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
         rows, two = CellHead.rows(self, outputs), np.float32(2)

@@ -24,14 +24,13 @@ import numpy as np
 from converters import require
 from converters.heads import nodes
 from converters.heads.arithmetic import LEAST_PROBABILITY, clipped_corners, softmax
-from converters.heads.base import CellHead, Level
+from converters.heads.base import CellHead, OneGridHead
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import onnx_ir as ir
 
-    from converters.description.precedence import AllStatements
     from converters.facts import SourceFacts
     from converters.graph import GraphWriter
     from converters.heads.arithmetic import Float32
@@ -42,19 +41,17 @@ LOWEST = np.float32(np.finfo(np.float32).min)  # what lies beyond the border
 
 
 @dataclass(frozen=True, slots=True)
-class Fomo(CellHead):
+class Fomo(OneGridHead):
     """A grid of class probabilities."""
 
     kind: ClassVar[str] = "fomo"
-    grid_h: int  # rows of cells
-    grid_w: int  # columns of cells
-    num_classes: int  # NC, without the background
+    numbers_besides: ClassVar[int] = 1
     size_cells: float = 1.0  # width and height of every box, in cells
     merge: bool = True  # of neighbouring cells of one class only the best counts
     activated: bool = True  # the output is probabilities; otherwise logits before their softmax
 
     def __post_init__(self) -> None:
-        require.fields(self, require.count, "grid_h", "grid_w", "num_classes")
+        OneGridHead.__post_init__(self)
         if require.number(self.size_cells, "size_cells") <= 0:
             raise ValueError(f"size_cells must be above 0, got {self.size_cells!r}")
         require.fields(self, require.flag, "merge", "activated")
@@ -74,19 +71,6 @@ class Fomo(CellHead):
         if smallest < -PROBABILITY_SLACK or largest > 1 + PROBABILITY_SLACK:
             return f"{NO_PROBABILITIES}: its codes hold {smallest:.4g} to {largest:.4g}, expected 0 to 1"
         return None
-
-    @classmethod
-    def from_statements(cls, statements: AllStatements) -> Fomo:
-        """The head of one grid; see ``Head``."""
-        rows, columns, values = statements.facts.outputs[0].shape
-        statements.require_names(values - 1)
-        return cls(rows, columns, values - 1)
-
-    def _levels(self) -> Sequence[Level]:
-        return [(self.grid_h, self.grid_w, 1)]
-
-    def _width(self) -> int:
-        return 1 + self.num_classes
 
     def _decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
         grid = outputs[0] if self.activated else softmax(outputs[0])
