@@ -128,8 +128,8 @@ def number_from_yaml(value: object) -> float:
         return finite_float(value)
     match = _NUMBER.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        found = "nothing" if value is None else repr(value)
-        raise ValueError(f"expected a number or a fraction like 1/255, found {found}")
+        shown = "nothing" if value is None else repr(value)
+        raise ValueError(f"expected a number or a fraction like 1/255, found {shown}")
     numerator, denominator = float(match[1]), float(match[2] or 1)
     if denominator == 0:
         raise ValueError(f"{value!r} divides by zero")

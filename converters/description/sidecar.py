@@ -142,15 +142,15 @@ def _refuse_constant(name: str) -> object:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _refuse_unknown(data: Mapping[str, object], known: Sequence[str], where: str) -> None:
-    unknown = [key for key in data if key not in known]
+def _refuse_unknown(data: Mapping[str, object], keys: Sequence[str], where: str) -> None:
+    unknown = [key for key in data if key not in keys]
     if unknown:
-        listed = list_some([*map(partial(_complain, known=known), unknown[:LISTED]), *unknown[LISTED:]])
-        raise SourceFileError(f"{where}: unknown keys {listed}; known are {', '.join(known)}")
+        listed = list_some([*map(partial(_complain, keys=keys), unknown[:LISTED]), *unknown[LISTED:]])
+        raise SourceFileError(f"{where}: unknown keys {listed}; known are {', '.join(keys)}")
 
 
-def _complain(key: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1) if len(key) < LONGEST_SLIP else []
+def _complain(key: str, keys: Sequence[str]) -> str:
+    close = difflib.get_close_matches(key, keys, n=1) if len(key) < LONGEST_SLIP else []
     return f"{key!r:.80}" + (f" (did you mean {close[0]!r}?)" if close else "")
 
 
@@ -218,8 +218,8 @@ def _rescaling(numbers: Mapping[str, object], where: str) -> Rescaling:
 def _number(data: Mapping[str, object], key: str, where: str) -> float:
     value = data.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        found = repr(value) if key in data else "nothing"
-        raise SourceFileError(f"{where}.{key}: expected a number, found {found}")
+        shown = repr(value) if key in data else "nothing"
+        raise SourceFileError(f"{where}.{key}: expected a number, found {shown}")
     with located(f"{where}.{key}"):
         return finite_float(value)
 

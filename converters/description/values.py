@@ -332,11 +332,11 @@ def parse_rescaling(text: str) -> Rescaling:
         ) from error
 
 
-def parse_size(given: str | tuple[int, int]) -> tuple[int, int]:
+def parse_size(stated: str | tuple[int, int]) -> tuple[int, int]:
     """Read what ``--input-size`` was given: ``HEIGHTxWIDTH``, or the two numbers."""
-    words = given.lower().split("x") if isinstance(given, str) else [str(size) for size in given]
+    words = stated.lower().split("x") if isinstance(stated, str) else [str(size) for size in stated]
     if len(words) != 2 or not all(word.strip().isdecimal() and int(word) for word in words if len(word) < 9):
-        raise OptionError(f"--input-size '{given!s:.40}': expected HEIGHTxWIDTH in pixels, such as 480x640")
+        raise OptionError(f"--input-size '{stated!s:.40}': expected HEIGHTxWIDTH in pixels, such as 480x640")
     return int(words[0]), int(words[1])
 
 
@@ -359,8 +359,8 @@ def _rescaling_of_codes(facts: SourceFacts) -> Rescaling:
     if shift == 0 and quant is None:
         return Rescaling(1.0, 0.0)
     if shift is None or quant is None or quant.scale.size != 1:
-        found = facts.input_dtype + ("" if shift is None else " without one scale and zero-point")
-        raise UnsupportedModelError(f"'{facts.file}': the image input is {found}; expected uint8, int8 or float32")
+        dtype = facts.input_dtype + ("" if shift is None else " without one scale and zero-point")
+        raise UnsupportedModelError(f"'{facts.file}': the image input is {dtype}; expected uint8, int8 or float32")
     scale = float(quant.scalar_scale)
     return Rescaling(scale, -(quant.scalar_zero_point + shift) * scale)
 

@@ -146,8 +146,8 @@ class Head(ABC):
         is_one_batch = len({array.shape[:1] for array in outputs}) == 1
         if [array.shape[1:] for array in outputs] != [raw.shape for raw in wanted] or not (is_float and is_one_batch):
             expected = ", ".join(f"{raw.name} float32 {_sizes(('N', *raw.shape))}".strip() for raw in wanted)
-            given = ", ".join(f"{array.dtype} {_sizes(array.shape)}" for array in outputs)
-            raise ValueError(f"a {self.kind} head takes {expected}, got {given or 'nothing'}")
+            actual = ", ".join(f"{array.dtype} {_sizes(array.shape)}" for array in outputs)
+            raise ValueError(f"a {self.kind} head takes {expected}, got {actual or 'nothing'}")
 
     @abstractmethod
     def _decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]: ...

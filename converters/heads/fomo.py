@@ -66,8 +66,8 @@ class Fomo(OneGridHead):
             return "a grid of probabilities is read as FOMO only where --head fomo says so"
         smallest, largest = facts.outputs[0].smallest, facts.outputs[0].largest
         if smallest is None or largest is None:
-            known = facts.outputs[0].activations
-            return None if known else f"{NO_PROBABILITIES}: no softmax or sigmoid stands in front"
+            activations = facts.outputs[0].activations
+            return None if activations else f"{NO_PROBABILITIES}: no softmax or sigmoid stands in front"
         if smallest < -PROBABILITY_SLACK or largest > 1 + PROBABILITY_SLACK:
             return f"{NO_PROBABILITIES}: its codes hold {smallest:.4g} to {largest:.4g}, expected 0 to 1"
         return None

@@ -457,9 +457,9 @@ def _activation(facts: SourceFacts, stated: ScoreActivation | None, scores: Sour
     if not done and scores.smallest is not None and scores.largest is not None:
         done = low <= scores.smallest and scores.largest <= high
     if done and stated not in (None, "none"):
-        found = " and ".join(scores.activations) or "its codes lie within 0..1"
+        reason = " and ".join(scores.activations) or "its codes lie within 0..1"
         raise OptionError(
-            f"'{facts.file}': its scores are probabilities already ({found}); leave --score-activation out"
+            f"'{facts.file}': its scores are probabilities already ({reason}); leave --score-activation out"
         )
     if not done and stated is None:
         raise OptionError(

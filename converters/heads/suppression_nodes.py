@@ -113,16 +113,16 @@ def suppress(
 
 
 def _suppress_all(
-    writer: GraphWriter, given: Kept, score_threshold: ir.Value, iou_threshold: ir.Value, spec: DetectorSpec
+    writer: GraphWriter, competing: Kept, score_threshold: ir.Value, iou_threshold: ir.Value, spec: DetectorSpec
 ) -> Kept:
     """``suppress`` where every pair is a candidate."""
-    scores, padding = given.scores, given.padding
+    scores, padding = competing.scores, competing.padding
     padded = _with_sentinel(writer, scores, padding, spec)
     zero = writer.constant(np.float32(0), "head/no_score")
     counts = writer.op("Greater", [padded, score_threshold], "head/is_above_threshold")
     scores = writer.op("Where", [counts, padded, zero], "head/scores_above_threshold")
     by_class = writer.op("Transpose", [scores], "head/scores_by_class", perm=[0, 2, 1])
-    selected = _selected(writer, given.boxes, by_class, iou_threshold, spec)
+    selected = _selected(writer, competing.boxes, by_class, iou_threshold, spec)
 
     order = nodes.integers(writer, [0, 2, 1], "head/batch_box_class_order")
     places = writer.op("Gather", [selected, order], "head/selected_batch_box_class", axis=1)
@@ -136,14 +136,14 @@ def _suppress_all(
     own_index = np.arange(spec.num_boxes + padding).reshape(-1, 1)
     own_index[spec.num_boxes :] = NOT_A_BOX
     kept = writer.op("Equal", [table, writer.constant(own_index, "head/box_indices")], "head/is_kept")
-    return Kept(given.boxes, writer.op("Where", [kept, scores, zero], "head/kept_scores"), padding)
+    return Kept(competing.boxes, writer.op("Where", [kept, scores, zero], "head/kept_scores"), padding)
 
 
 def _suppress_best(
-    writer: GraphWriter, given: Kept, score_threshold: ir.Value, iou_threshold: ir.Value, spec: DetectorSpec
+    writer: GraphWriter, competing: Kept, score_threshold: ir.Value, iou_threshold: ir.Value, spec: DetectorSpec
 ) -> Kept:
     """``suppress`` where more pairs exist than may be candidates; the one row of padding is the sentinel's."""
-    best, places = _best(writer, given.scores, score_threshold, spec)
+    best, places = _best(writer, competing.scores, score_threshold, spec)
     slots = places.slots(writer, places.values, "head/candidate_slots")
     zero = writer.constant(np.float32(0), "head/no_score")
     counts = writer.op("Greater", [best, score_threshold], "head/is_above_threshold")
@@ -156,7 +156,7 @@ def _suppress_best(
     of_class = writer.op("Mul", [classes, width], "head/candidate_class_starts")
     by_class = writer.op("Add", [of_class, boxes], "head/candidate_slots_by_class")
     table = _table_by_class(writer, by_class, scores, spec)
-    selected = _selected(writer, given.boxes, table, iou_threshold, spec)
+    selected = _selected(writer, competing.boxes, table, iou_threshold, spec)
 
     # what stays is marked by numbers below 0 in the same table, which nothing else reads any more
     box_column = writer.constant(np.array(2, np.int64), "head/box_column")
@@ -173,7 +173,9 @@ def _suppress_best(
     stays = writer.op("Less", [nodes.gathered(writer, marked, by_class, "head/marks"), zero], "head/is_kept")
     if spec.suppression.class_first:
         places = Places(by_class, (spec.num_boxes + 1) * spec.competing_classes, spec.num_candidates)
-    return Kept(given.boxes, writer.op("Where", [stays, scores, zero], "head/kept_scores"), given.padding, places)
+    return Kept(
+        competing.boxes, writer.op("Where", [stays, scores, zero], "head/kept_scores"), competing.padding, places
+    )
 
 
 def _table_by_class(writer: GraphWriter, slots: ir.Value, scores: ir.Value, spec: DetectorSpec) -> ir.Value:

@@ -256,23 +256,23 @@ class ModelDocument:
             read = {
                 "contract": CONTRACT_VERSION,
                 "spec": READERS[version](data["spec"]),
-                "source": _known(SourceInfo, data["source"]),
+                "source": _record(SourceInfo, data["source"]),
                 "passes": require.texts(data["passes"], "passes"),
                 "notes": require.texts(data["notes"], "notes"),
-                "tensors": {name: _known(TensorTwin, twin) for name, twin in data["tensors"].items()},
-                "deviations": tuple(_known(Deviation, entry) for entry in deviations),
-                "evaluation": None if evaluation is None else _known(EvaluationSettings, evaluation),
+                "tensors": {name: _record(TensorTwin, twin) for name, twin in data["tensors"].items()},
+                "deviations": tuple(_record(Deviation, entry) for entry in deviations),
+                "evaluation": None if evaluation is None else _record(EvaluationSettings, evaluation),
             }
             if golden is not None:
                 further = require.entries(golden.get("further", []), "further golden outputs")
-                parts = tuple(_known(GoldenPart, part) for part in further)
-                read["golden"] = _known(GoldenVector, {**golden, "further": parts})
-            return _known(cls, {**data, **read})
+                parts = tuple(_record(GoldenPart, part) for part in further)
+                read["golden"] = _record(GoldenVector, {**golden, "further": parts})
+            return _record(cls, {**data, **read})
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"the xdet document is malformed: {error}") from error
 
 
-def _known(cls: type[T], data: Any) -> T:
+def _record(cls: type[T], data: Any) -> T:
     """An object from the keys of ``data`` that its class knows."""
     require.instance(data, dict, cls.__name__)
     return cls(**{f.name: data[f.name] for f in fields(cls) if f.name in data})  # type: ignore[arg-type]  # a dataclass
