@@ -411,8 +411,9 @@ def write_layer_repro(
     for image, held in zip(images, codes, strict=True):
         cut, values, result = run_layer(pair.graph.model, layer.onnx, {**held, IMAGE: image[None]})
         wanted = values[layer.onnx]
-        differing = int((result != wanted).sum())
-        worst = float(np.abs(result - wanted).max()) if wanted.dtype == np.float32 else differing
+        is_comparable = result.shape == wanted.shape
+        differing = int((result != wanted).sum()) if is_comparable else wanted.size
+        worst = float(np.abs(result - wanted).max()) if is_comparable and wanted.dtype == np.float32 else differing
         tried.append((worst, differing, cut, values))
     _, differing, cut, values = max(tried, key=lambda entry: entry[0])
     packed = io.BytesIO()

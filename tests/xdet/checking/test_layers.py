@@ -207,6 +207,11 @@ def test_a_layer_of_another_shape_is_infinitely_far(tmp_path: Path) -> None:
     assert exact.findings[-1].layer == "conv_2d_9"
     assert "8,192 of 8,192 differ, by up to inf LSB" in exact.findings[-1].message
     assert '"worst_lsb": null' in check_to_json(result)
+    assert result.layers is not None
+    assert result.layers.first_fault is not None
+    files = {"model": model, "source": model.with_suffix(".tflite")}
+    repro = write_layer_repro(tmp_path / "layer.onnx", result.layers.first_fault, **files, photographs=[picture])
+    assert (repro.differing, repro.compared) == (8192, 8192)
 
 
 def test_layers_with_channels_of_zeros_beside_the_source_s_are_compared(tmp_path: Path) -> None:
