@@ -196,41 +196,66 @@ class NodePlacement:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The whole verdict."""
+    """The whole verdict.
 
-    model: str  # file name of the finished model
-    model_sha256: str  # hex digest of its bytes
-    source: str  # likewise
+    Attributes:
+        model: file name of the finished model.
+        model_sha256: hex digest of its bytes.
+        source: file name of the source.
+        source_sha256: hex digest of its bytes.
+        images: names of the photographs, in order.
+        unit: unit of all distances: ``"LSB"``, or ``"of the largest value"`` for float heads.
+        thresholds: those at which detections are compared between runtimes.
+        parts: the four parts, in order.
+        runs: every runtime of the finished model that ran.
+        source_runs: names of the source's runtimes that ran.
+        source_images: photographs that each of them ran on.
+        yardstick: the two source runtimes furthest from each other, by the mean; None with fewer than two.
+        allowed_max: the most LSB that part spread allows; None where it was skipped.
+        allowed_mean: likewise for the mean.
+        changes: detections that runtimes do not share with the source.
+        proven: deliberate differences.
+        missing: runtimes without a result.
+        versions: package -> version, of what ran.
+        uncompared: what the model says of the detector and nobody states of the source: ``"anchors"``, ``"classes"``,
+            ``"rescaling"``, ``"resize"``.
+        output_uncompared: why the model's output is not compared with the source's, which are not the same numbers;
+            None where it is.
+        layers: every tensor of the source beside its twin, over the first images; None where it was not asked for.
+        layers_problem: why layers were asked for and could not be compared; else None.
+        coverage: what ONNX Runtime runs on integers, per provider that ran; empty where layers were not asked for.
+        placement: which nodes it gives to which provider, likewise.
+        other_cpus: what the self-test and the check found on other processors; empty where none were named.
+        tolerance: what the caller accepts; None: nothing beyond what the parts allow.
+        deviations: where a tolerance was named, per runtime how far its detections are from the source's.
+    """
+
+    model: str
+    model_sha256: str
+    source: str
     source_sha256: str
-    images: tuple[str, ...]  # names of the photographs, in order
-    unit: str  # of all distances: ``"LSB"``, or ``"of the largest value"`` for float heads
-    thresholds: Thresholds  # at which detections are compared between runtimes
-    parts: tuple[PartVerdict, ...]  # the four, in order
-    runs: tuple[RuntimeLine, ...]  # every runtime of the finished model that ran
-    source_runs: tuple[str, ...]  # names of the source's runtimes that ran
-    # the two source runtimes furthest from each other, by the mean; None with fewer than two
+    images: tuple[str, ...]
+    unit: str
+    thresholds: Thresholds
+    parts: tuple[PartVerdict, ...]
+    runs: tuple[RuntimeLine, ...]
+    source_runs: tuple[str, ...]
     yardstick: HeadDistance | None
-    allowed_max: float | None  # the most LSB that part spread allows; None where it was skipped
-    allowed_mean: float | None  # likewise for the mean
-    changes: tuple[DetectionChange, ...]  # detections that runtimes do not share with the source
-    proven: tuple[ProvenChange, ...]  # deliberate differences
-    missing: tuple[MissingRuntime, ...]  # runtimes without a result
-    versions: dict[str, str]  # package -> version, of what ran
-    # what the model says of the detector and nobody states of the source: ``"anchors"``, ``"classes"``,
-    # ``"rescaling"``, ``"resize"``
+    allowed_max: float | None
+    allowed_mean: float | None
+    changes: tuple[DetectionChange, ...]
+    proven: tuple[ProvenChange, ...]
+    missing: tuple[MissingRuntime, ...]
+    versions: dict[str, str]
     uncompared: tuple[str, ...] = ()
-    # why the model's output is not compared with the source's, which are not the same numbers; None where it is
     output_uncompared: str | None = None
-    source_images: tuple[int, ...] = ()  # photographs that each of ``source_runs`` ran on
-    # every tensor of the source beside its twin, over the first images; None where it was not asked for
+    source_images: tuple[int, ...] = ()
     layers: LayerComparison | None = None
-    layers_problem: str | None = None  # why layers were asked for and could not be compared; else None
-    # what ONNX Runtime runs on integers, per provider that ran; empty where layers were not asked for
+    layers_problem: str | None = None
     coverage: tuple[Coverage, ...] = ()
-    placement: tuple[NodePlacement, ...] = ()  # which nodes it gives to which provider, likewise
-    other_cpus: tuple[OtherCpu, ...] = ()  # what self-test and check found on other processors; empty without
-    tolerance: Tolerance | None = None  # what the caller accepts; None: nothing beyond what the parts allow
-    # where a tolerance was named, per runtime how far its detections are from the source's
+    placement: tuple[NodePlacement, ...] = ()
+    other_cpus: tuple[OtherCpu, ...] = ()
+    tolerance: Tolerance | None = None
     deviations: tuple[KnownDeviation, ...] = ()
 
     @property

@@ -47,19 +47,27 @@ MOST_IMAGES = 4  # per call of a model with a larger batch
 
 @dataclass(frozen=True, slots=True)
 class SelfTest:
-    """What a self-test found."""
+    """What a self-test found.
 
-    model: str  # file name as the caller gave it
-    sha256: str  # hex digest of the file's bytes
-    runtime: str  # such as ``"onnxruntime:cpu"``
-    # ``"exact"``: every head value has the golden bits; ``"bounded"``: none is further away than ``bound_lsb``;
-    # ``"broken"``: one is
+    Attributes:
+        model: file name as the caller gave it.
+        sha256: hex digest of the file's bytes.
+        runtime: such as ``"onnxruntime:cpu"``.
+        verdict: ``"exact"``: every head value has the golden bits. ``"bounded"``: none is further away than
+            ``bound_lsb``. ``"broken"``: one is.
+        agreement: the comparison.
+        bound_lsb: what the model's document allows on this kind of runtime, in codes of the head.
+        exact_kernels: session entry that xdet set because the usual kernels are not exact; None where it set none.
+        plain: the comparison for a session without that entry, as other programs open it; None where it is the same.
+    """
+
+    model: str
+    sha256: str
+    runtime: str
     verdict: Verdict
-    agreement: Agreement  # the comparison
-    bound_lsb: int  # what the model's document allows on this kind of runtime, in codes of the head
-    # session entry that xdet set because the usual kernels are not exact; None where it set none
+    agreement: Agreement
+    bound_lsb: int
     exact_kernels: str | None = None
-    # the comparison for a session without that entry, as other programs open it; None where it is the same
     plain: Agreement | None = None
 
     @property
