@@ -10,7 +10,7 @@ import pytest
 
 from tests.xdet.checking import faults
 from tests.xdet.command import run_xdet
-from xdet.checking import blame as layered
+from xdet.checking import blame
 from xdet.checking.check import check
 from xdet.checking.report import check_text, check_to_json, placement_text
 from xdet.checking.runtimes import place_here, place_in_subprocess, placement_of
@@ -92,7 +92,7 @@ def test_layers_that_cannot_be_compared_hide_nothing_else(
     def refuse(pair: OpenedPair, *_: object) -> None:
         raise ModelError(f"'{pair.source.file}' is no TFLite file")
 
-    monkeypatch.setattr(layered, "compare_layers", refuse)
+    monkeypatch.setattr(blame, "compare_layers", refuse)
     result = with_layers(model, embedded_tflite, sample_pictures)
     assert result.passed
     assert not result.complete

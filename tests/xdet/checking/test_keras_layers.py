@@ -13,7 +13,7 @@ import pytest
 
 from converters.spec import Thresholds
 from tests.xdet.checking import faults, keras_faults
-from tests.xdet.checking.layered import layers_of
+from tests.xdet.checking.layer_runs import layers_of
 from xdet.bench.machine import describe_machine
 from xdet.checking import layers
 from xdet.checking.blame import with_layers

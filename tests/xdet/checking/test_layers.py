@@ -18,7 +18,7 @@ from converters.spec import IMAGE
 from tests.converters.sources.tflite.builder import TfliteBuilder
 from tests.converters.sources.tflite.networks import st_yolo_lc
 from tests.xdet.checking import faults
-from tests.xdet.checking.layered import layers_of, opened
+from tests.xdet.checking.layer_runs import layers_of, opened
 from tests.xdet.checking.numbers.test_rewrites import POINTWISE, code_at, convert_for_cpu, filled_network
 from tests.xdet.command import run_xdet
 from tests.xdet.finished_models import finished_model
