@@ -21,9 +21,9 @@ def main(source: Path, photo: Path) -> None:
         model = Path(folder) / "detector.onnx"
         xdet.convert(source, model)
         detector = xdet.Detector(model)
-        for found in detector(photo):
-            x1, y1, x2, y2 = found.box_xyxy_px
-            print(f"{found.class_name} {found.score:.3f}  {x1:.1f} {y1:.1f} {x2:.1f} {y2:.1f}")
+        for detection in detector(photo):
+            x1, y1, x2, y2 = detection.box_xyxy_px
+            print(f"{detection.class_name} {detection.score:.3f}  {x1:.1f} {y1:.1f} {x2:.1f} {y2:.1f}")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from xdet.checking.result import CheckResult, PartVerdict, RuntimeLine
 from xdet.checking.runs import CheckInputs, run_all
 from xdet.checking.runtimes import OpenRuntimes, count_images, split_runtimes, with_options
 from xdet.checking.tolerance import judge_boxes, tolerate_heads
+from xdet.detection.embedded import PHOTOGRAPHS
 from xdet.errors import UsageError
 from xdet.model.file import hash_model
 from xdet.pictures.preparation import Preparation, image_name, prepare_many, stack_pixels
@@ -56,7 +57,7 @@ NOTHING_RAN = "no runtime of the finished model ran"
 def check(
     model: str | Path,
     source: str | Path,
-    images: Sequence[Photograph],
+    images: Sequence[Photograph] | None = None,
     *,
     runtimes: str | Sequence[RuntimeOrName] | None = None,
     threads: int | None = None,
@@ -74,7 +75,7 @@ def check(
     Args:
         model: an ONNX file that xdet made.
         source: the file it was made of.
-        images: photographs, files or uint8 RGB arrays, at least one.
+        images: photographs, files or uint8 RGB arrays, at least one; None are the two that come with xdet.
         runtimes: names as ``--runtimes`` takes them, in one text or one by one, or open ``Runtime`` objects; None: ONNX
             Runtime's CPU kernels, OpenVINO if installed, and every runtime of the source, which run, too, where none is
             named.
@@ -96,6 +97,7 @@ def check(
         RuntimeUnavailableError: one of ``cpus`` cannot be emulated here.
         UsageError: no images, unknown runtimes or processors, or files in the wrong order.
     """
+    images = PHOTOGRAPHS if images is None else images
     if isinstance(images, str | Path):
         raise UsageError(
             f"images must be a list of photographs, got '{images}'; "

@@ -26,7 +26,7 @@ def check(
     model: Path,
     *,
     source: Path,
-    images: list[Path],
+    images: list[Path] | None = None,
     runtimes: str | None = None,
     threads: options.Threads = None,
     device: options.Device = None,
@@ -48,7 +48,7 @@ def check(
     Options:
         model MODEL.onnx: A file of xdet convert.
         source SRC: The file it was made of.
-        images DIR|IMAGE: Photographs: a folder or a file; repeatable.
+        images DIR|IMAGE: Photographs: a folder or a file; repeatable [default: the two that come with xdet].
         runtimes LIST: Names with commas between them [default: onnxruntime:cpu, openvino if installed, all of the
             source's].
         layers: Compare every tensor of the source with its twin on two photographs, too.
@@ -60,6 +60,7 @@ def check(
         tolerance LIST: Accept deviations, such as head=1,box=0.5,score=0.01 (LSB, pixels, scores) [default: none].
 
     Examples:
+        xdet check m.onnx --source m.tflite
         xdet check m.onnx --source m.tflite --images photos
         xdet check m.onnx --source m.tflite --images photos \
             --runtimes onnxruntime:cpu,openvino:cpu --json check.json
@@ -80,11 +81,14 @@ def check(
     from xdet.checking.other_cpus import split_cpus
     from xdet.checking.report import CHECK_SCHEMA, check_report, check_to_json
     from xdet.checking.tolerance import read_tolerance
+    from xdet.detection.embedded import PHOTOGRAPHS
     from xdet.model.file import read_model_file
     from xdet.pictures.images import find_images
     from xdet.writing.files import PAGE_MARK, Output, require_outputs, with_sidecars, write_text
 
-    photographs = find_images(images)
+    photographs = find_images(images or PHOTOGRAPHS)
+    if not images:
+        console.print_line("no --images: on the two photographs that come with xdet; your own say more", err=True)
     outputs = console.json_outputs(json, CHECK_SCHEMA)
     outputs += [] if report is None else [Output(report, PAGE_MARK)]
     outputs += [] if junit is None else [Output(junit, JUNIT_MARK)]

@@ -320,14 +320,15 @@ def test_the_command_prints_the_verdict_and_writes_json(
     assert json.loads(report.read_text("utf-8"))["images"] == [sample_pictures[0].name]
 
 
-def test_the_command_exits_with_1_when_a_part_fails(
-    person_onnx: Path, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
+def test_the_command_takes_photographs_of_its_own_and_exits_with_1_when_a_part_fails(
+    person_onnx: Path, embedded_tflite: Path, tmp_path: Path
 ) -> None:
     planted = tmp_path / "planted.onnx"
     planted.write_bytes(faults.planted(person_onnx.read_bytes(), faults.one_weight_byte))
-    source = ("--source", embedded_tflite, "--images", sample_pictures[0], "--runtimes", RUNTIMES)
-    result = run_xdet("check", planted, *source)
+    result = run_xdet("check", planted, "--source", embedded_tflite, "--runtimes", RUNTIMES)
     assert result.returncode == 1
+    assert "no --images: on the two photographs that come with xdet; your own say more\n" in result.stderr
+    assert "planted.onnx against tiny_yolo_v2_person_224_int8.tflite, 2 photographs\n" in result.stdout
     assert "FAILED: weight, layer (docs/check.md tells what to do)" in result.stdout
     assert f"weight: weights 'tiny_yolo_v2/conv3/Conv2D' of '{faults.CONV3}': 1 of 18,432 codes differ" in result.stdout
 
