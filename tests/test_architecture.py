@@ -110,7 +110,8 @@ def test_reading_a_graph_loads_no_sympy(module: str) -> None:
 
 def test_what_every_detector_loads_is_light() -> None:
     """``importlib.metadata`` loads email, sockets and archives: 10 ms of each start."""
-    heavy = ("importlib.metadata", "email", "socket", "csv", "multiprocessing")
+    heads = ("converters.heads.grids", "converters.heads.ssd")  # a head is loaded when a model has it
+    heavy = ("importlib.metadata", "email", "socket", "csv", "multiprocessing", "concurrent.futures", *heads)
     assert imported_by("import xdet, xdet.runtimes.ort_session\nxdet.Detector", heavy) == []
 
 

@@ -6,38 +6,45 @@ person chooses; every message says why each does not fit.
 
 from __future__ import annotations
 
+from collections import UserDict
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import OptionError
-from converters.heads.blazeface import BlazeFace
-from converters.heads.decoded import YoloV5, YoloV8
-from converters.heads.fastestdet import FastestDet
-from converters.heads.fomo import Fomo
-from converters.heads.grids import StYoloX, YoloV3, YoloV5Raw
-from converters.heads.ssd import Ssd
-from converters.heads.yolo_v2 import YoloV2
-from converters.heads.yolox import Yolox
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, MutableMapping
 
     from converters.facts import SourceFacts
     from converters.heads.base import Head
 
 KEEP = "--head none converts it without a decoder"
-HEADS: dict[str, type[Head]] = {
-    "yolo_v2": YoloV2,
-    "yolo_v3": YoloV3,
-    "st_yolo_x": StYoloX,
-    "yolo_v5_raw": YoloV5Raw,
-    "yolo_v5": YoloV5,
-    "yolo_v8": YoloV8,
-    "yolox": Yolox,
-    "fomo": Fomo,
-    "fastestdet": FastestDet,
-    "blazeface": BlazeFace,
-    "ssd": Ssd,
-}
+
+
+class _Heads(UserDict[str, Any]):
+    """The table. The class of a row is imported when it is first asked for: all together cost every start 10 ms."""
+
+    def __getitem__(self, kind: str) -> Any:
+        row = self.data[kind]
+        if isinstance(row, str):
+            module, name = row.split(".")
+            row = self.data[kind] = getattr(import_module(f"{__name__}.{module}"), name)
+        return row
+
+
+HEADS: MutableMapping[str, type[Head]] = _Heads(
+    yolo_v2="yolo_v2.YoloV2",
+    yolo_v3="grids.YoloV3",
+    st_yolo_x="grids.StYoloX",
+    yolo_v5_raw="grids.YoloV5Raw",
+    yolo_v5="decoded.YoloV5",
+    yolo_v8="decoded.YoloV8",
+    yolox="yolox.Yolox",
+    fomo="fomo.Fomo",
+    fastestdet="fastestdet.FastestDet",
+    blazeface="blazeface.BlazeFace",
+    ssd="ssd.Ssd",
+)
 """What ``--head`` takes. A finished file names its head by ``Head.kind``: that of ``st_yolo_x`` is ``yolo_v3``."""
 
 
@@ -47,10 +54,11 @@ def head_from_dict(data: Mapping[str, Any]) -> Head:
     Raises:
         ValueError: no head of the table, or malformed parameters.
     """
-    kind, kinds = data["kind"], {head.kind: head for name, head in HEADS.items() if name == head.kind}
-    if not isinstance(kind, str) or kind not in kinds:
-        raise ValueError(f"head must be one of {', '.join(kinds)}, got {kind!r}")
-    return kinds[kind].from_dict(data)
+    kind = data["kind"]
+    if not isinstance(kind, str) or kind not in HEADS or HEADS[kind].kind != kind:
+        kinds = ", ".join(name for name, head in HEADS.items() if name == head.kind)
+        raise ValueError(f"head must be one of {kinds}, got {kind!r}")
+    return HEADS[kind].from_dict(data)
 
 
 def recognise(facts: SourceFacts) -> str:

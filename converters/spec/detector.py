@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 
 from converters import require
-from converters.heads import HEADS, head_from_dict
-from converters.heads.base import RawOutput
+from converters.heads import head_from_dict
+from converters.heads.base import Head, RawOutput
 from converters.heads.nms import MAX_CANDIDATES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
-
-    from converters.heads.base import Head
 
 ResizeRule = Literal["nearest", "bilinear", "bilinear-antialias", "letterbox"]
 Color = Literal["rgb", "bgr", "grey"]
@@ -191,7 +189,7 @@ class DetectorSpec:
 
     def __post_init__(self) -> None:
         require.instance(self.image, ImageInput, "image")
-        require.instance(self.head, (*HEADS.values(), type(None)), "head")
+        require.instance(self.head, (Head, type(None)), "head")
         require.texts(self.class_names, "class_names")
         require.instance(self.thresholds, Thresholds, "thresholds")
         require.instance(self.suppression, Suppression, "suppression")

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -96,6 +95,8 @@ def in_order(
             yield item, partial(work, item)
         return
     most = workers * WAITING_PER_WORKER if waiting is None else waiting
+    from concurrent.futures import ThreadPoolExecutor  # with logging, which one photograph can do without
+
     ahead: deque[tuple[T, Future[Result]]] = deque()
     with ThreadPoolExecutor(workers, "xdet-worker") as pool:
         try:
