@@ -19,6 +19,7 @@ from converters._ir import ir
 from converters.errors import OptionError, UnsupportedModelError, reason_of
 from converters.spec.contract import (
     ANY_SIZE_OPENVINO,
+    ANY_SIZE_RULES,
     IR_VERSIONS,
     ONNXRUNTIME,
     ONNXRUNTIMES,
@@ -87,15 +88,14 @@ def oldest_runtimes(model: ir.Model, document: ModelDocument) -> dict[str, str]:
     oldest = ONNXRUNTIME[model.graph.opset_imports[""]]
     if any(node.op_type == "Max" and _dtype(node.inputs[-1]) == ir.DataType.UINT8 for node in model.graph):
         oldest = UINT8_MAX_ONNXRUNTIME
-    spec = document.spec
-    refusing = {
-        "iree": spec.image.any_size or document.float16 or (spec.gives_boxes and spec.competing_classes > 1),
-        "opencv": spec.image.any_size,
-        "tract": spec.image.any_size or (document.activations == "int8" and not document.symmetric),
-        "tvm": spec.image.any_size,
-    }
-    others = {name: release for name, release in OTHER_RUNTIMES.items() if not refusing.get(name)}
+    spec, others = document.spec, dict(OTHER_RUNTIMES)
+    if document.float16 or (spec.gives_boxes and spec.competing_classes > 1):
+        del others["iree"]
+    if document.activations == "int8" and not document.symmetric:
+        del others["tract"]
     if spec.image.any_size:
+        refusing = {name for name, rules in ANY_SIZE_RULES.items() if spec.image.resize not in rules}
+        others = {name: release for name, release in others.items() if name not in refusing}
         others["openvino"] = ANY_SIZE_OPENVINO
     return {**dict.fromkeys(ONNXRUNTIMES, oldest), **others}
 

@@ -20,7 +20,7 @@ from converters.heads.base import HEAD, keypoints_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from converters.spec.detector import DetectorSpec
+    from converters.spec.detector import DetectorSpec, ResizeRule
 
 CONTRACT_VERSION = 2
 METADATA_KEY = "xdet"
@@ -58,6 +58,13 @@ OTHER_RUNTIMES: Mapping[str, str] = {
     "tvm": "0.26",
 }
 ANY_SIZE_OPENVINO = "2025.4"  # older ones do not load the resize rules
+# The resize rules that a runtime takes inside files for photographs of any size; runtimes without an entry take all.
+ANY_SIZE_RULES: Mapping[str, tuple[ResizeRule, ...]] = {
+    "iree": (),
+    "opencv": ("nearest", "bilinear", "letterbox"),  # no MatMulInteger of this form
+    "tract": ("nearest", "bilinear"),  # shapes that are computed from two others it does not follow
+    "tvm": (),
+}
 UINT8_MAX_ONNXRUNTIME = "1.24"  # the first whose kernel for Max takes uint8, which ONNX has since opset 12
 
 ContractDtype = Literal["uint8", "int32", "float32"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -17,6 +18,9 @@ from converters.options import ConvertOptions
 from converters.spec.contract import ANY_SIZE_OPENVINO, IR_VERSIONS, ONNXRUNTIME, ONNXRUNTIMES, OTHER_RUNTIMES
 from tests.converters.sessions import session_of
 from tests.xdet.finished_models import document
+
+if TYPE_CHECKING:
+    from converters.spec import ResizeRule
 
 LEAKY = "y = LeakyRelu(x)"
 HARD_SWISH = "y = HardSwish(x)"
@@ -143,9 +147,19 @@ def test_runtimes_that_do_not_take_a_file_are_left_out() -> None:
         assert name not in oldest_runtimes(model, given)
     assert "tract" in oldest_runtimes(model, replace(plain, activations="int8", symmetric=True))
     assert "iree" not in oldest_runtimes(model, replace(plain, float16=True))
-    assert oldest_runtimes(model, refused["tvm"]) == {
+
+
+@pytest.mark.parametrize(
+    ("resize", "others"), [("nearest", {"opencv", "tract"}), ("bilinear-antialias", set()), ("letterbox", {"opencv"})]
+)
+def test_a_file_for_any_size_names_the_runtimes_that_take_its_resize_rule(resize: ResizeRule, others: set[str]) -> None:
+    model, plain = model_of(LEAKY), document()
+    stamp_opset(model, None)
+    image = replace(plain.spec.image, any_size=True, resize=resize)
+    assert oldest_runtimes(model, replace(plain, spec=replace(plain.spec, image=image))) == {
         **dict.fromkeys(ONNXRUNTIMES, "1.15"),
         "openvino": ANY_SIZE_OPENVINO,
+        **{name: OTHER_RUNTIMES[name] for name in others},
     }
 
 

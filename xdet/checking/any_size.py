@@ -16,7 +16,7 @@ from converters.spec import NETWORK_IMAGE
 from xdet.checking.result import Finding
 from xdet.checking.runs import copies_at
 from xdet.pictures.preparation import Preparation, prepare_many
-from xdet.runtimes.table import rounds_steps
+from xdet.runtimes.table import has_rule
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,7 +68,7 @@ def _compare(inputs: CheckInputs, model: ModelFile, choices: RuntimeChoices, run
             head_off = int((runtime.head(image)[0] != run.heads[index]).sum())
             heads_off += head_off
             where = f"image {index + 1}, {photograph.size_wh[0]} x {photograph.size_wh[1]}"
-            if head_off and rounds_steps(run.name):
+            if head_off and has_rule(run.name, "rounds_steps"):
                 problems.append(f"{where}: {head_off} values of the raw head differ, though the picture is equal")
             elif compared and not head_off:
                 thresholds, boxes = compared[0]
@@ -77,7 +77,7 @@ def _compare(inputs: CheckInputs, model: ModelFile, choices: RuntimeChoices, run
                 message = _moved(runtime.detect(image, thresholds), wanted, boxes.anchors[index])
                 problems += [f"{where}: {message}"] if message else []
     values = inputs.pixels[:count].size
-    allowed = 0 if rounds_steps(run.name) else MOST_LEVELS
+    allowed = 0 if has_rule(run.name, "rounds_steps") else MOST_LEVELS
     if levels > allowed:
         expected = f"at most {allowed}" if allowed else "none"
         differing = f"in {pixels_off:,} of {values:,} values, by up to {levels} of 255, expected {expected}"

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, cast, get_args
 
 from converters.spec import ResizeRule
+from converters.spec.contract import ANY_SIZE_RULES
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.model.file import read_document, read_model_file
 from xdet.runtimes.base import RuntimeChoices
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from xdet.runtimes.base import Runtime
 
 DEFAULTS = RuntimeChoices()
+Rule = Literal["suppresses_at_equality", "breaks_ties_anyhow", "rounds_steps"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,10 @@ class RuntimeRow:
     # any size has the bits of xdet's own.
     rounds_steps: tuple[str, ...] = ()
     any_size: tuple[str, ...] = get_args(ResizeRule)  # the rules that it takes inside files for photographs of any size
-    suppresses_at_equality: tuple[str, ...] = ()  # documented to drop a box whose IoU *equals* the threshold
+    # documented in docs/contract.md: to drop a box whose IoU *equals* the threshold; and to choose any of the boxes
+    # with equal scores at the limit of candidates
+    suppresses_at_equality: tuple[str, ...] = ()
+    breaks_ties_anyhow: tuple[str, ...] = ()
 
     @property
     def usual(self) -> str:
@@ -241,16 +246,10 @@ def most_images(runtime: str) -> int | None:
     return row.most_images if row is not None and (not row.slow or _is_among(row.slow, runtime)) else None
 
 
-def suppresses_at_equality(runtime: str) -> bool:
-    """Whether a runtime, as reports name it, is documented to drop a box whose IoU equals the threshold."""
+def has_rule(runtime: str, rule: Rule) -> bool:
+    """Whether a runtime, as reports name it, does what a field of ``RuntimeRow`` lists its providers for."""
     row = row_of(runtime)
-    return row is not None and _is_among(row.suppresses_at_equality, runtime)
-
-
-def rounds_steps(runtime: str) -> bool:
-    """Whether a runtime, as reports name it, rounds every step of float32 arithmetic."""
-    row = row_of(runtime)
-    return row is not None and _is_among(row.rounds_steps, runtime)
+    return row is not None and _is_among(getattr(row, rule), runtime)
 
 
 def _is_among(providers: tuple[str, ...], runtime: str) -> bool:
@@ -292,6 +291,7 @@ RUNTIMES: dict[str, RuntimeRow] = {
         deployed=True,
         takes_options=True,
         suppresses_at_equality=("openvino",),
+        breaks_ties_anyhow=("openvino",),
         rounds_steps=("cpu",),
     ),
     "onnxruntime-unfused": RuntimeRow(  # every operator in float32 between its pairs, as the standard says it
@@ -310,6 +310,7 @@ RUNTIMES: dict[str, RuntimeRow] = {
         deployed=True,
         feeds_thresholds=False,  # it folds the optional inputs into constants
         suppresses_at_equality=("cpu", "gpu", "npu"),
+        breaks_ties_anyhow=("cpu", "gpu", "npu"),
     ),
     "onnx-reference": RuntimeRow(
         module="xdet.runtimes.onnx_reference",
@@ -327,7 +328,7 @@ RUNTIMES: dict[str, RuntimeRow] = {
         subprocess=True,
         deployed=True,
         feeds_thresholds=False,
-        any_size=("nearest", "bilinear", "letterbox"),  # no MatMulInteger of this form
+        any_size=ANY_SIZE_RULES["opencv"],
         rounds_steps=("cpu",),
     ),
     "tract": RuntimeRow(
@@ -338,7 +339,7 @@ RUNTIMES: dict[str, RuntimeRow] = {
         subprocess=True,
         deployed=True,
         feeds_thresholds=False,
-        any_size=("nearest", "bilinear"),  # shapes that are computed from two others it does not follow
+        any_size=ANY_SIZE_RULES["tract"],
         rounds_steps=("cpu",),
     ),
     "tvm": RuntimeRow(
@@ -349,7 +350,7 @@ RUNTIMES: dict[str, RuntimeRow] = {
         subprocess=True,
         most_images=2,
         feeds_thresholds=False,
-        any_size=(),
+        any_size=ANY_SIZE_RULES["tvm"],
         suppresses_at_equality=("cpu",),
     ),
     "iree": RuntimeRow(
@@ -360,7 +361,7 @@ RUNTIMES: dict[str, RuntimeRow] = {
         subprocess=True,
         most_images=2,
         feeds_thresholds=False,
-        any_size=(),
+        any_size=ANY_SIZE_RULES["iree"],
     ),
     "onnxruntime-web": RuntimeRow(
         module="xdet.runtimes.javascript",

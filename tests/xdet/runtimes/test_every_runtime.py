@@ -8,7 +8,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import onnx
@@ -97,12 +97,11 @@ def models(source: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def any_size(source: Path) -> dict[str, bytes]:
     """The detector for photographs of any size, by resize rule."""
-    rules: tuple[ResizeRule, ...] = ("bilinear-antialias", "letterbox")
     return {
         rule: convert_to_bytes(
             source, ConvertOptions(source=replace(LOW, resize=rule), any_size=True, freeze_thresholds=True)
         ).model
-        for rule in rules
+        for rule in get_args(ResizeRule)
     }
 
 
@@ -344,7 +343,7 @@ def test_every_runtime_of_the_table_that_takes_finished_files_keeps_the_contract
     assert listed <= {*FINISHED, WEBGPU}
 
 
-@pytest.mark.parametrize("rule", ["bilinear-antialias", "letterbox"])
+@pytest.mark.parametrize("rule", get_args(ResizeRule))
 @pytest.mark.parametrize("name", [name for name in FINISHED if name != "onnx-reference:numpy"])  # 8 s a call
 def test_a_file_for_any_size_finds_what_onnx_runtime_finds_or_is_refused(
     name: str, rule: ResizeRule, any_size: dict[str, bytes], noise: NDArray[np.uint8]

@@ -15,7 +15,7 @@ from xdet.checking import runtimes
 from xdet.errors import RuntimeUnavailableError, UsageError
 from xdet.model.file import ModelFile
 from xdet.runtimes.base import RuntimeChoices
-from xdet.runtimes.table import RUNTIMES, RuntimeRow, open_model, runtimes_for, suppresses_at_equality
+from xdet.runtimes.table import RUNTIMES, RuntimeRow, has_rule, open_model, runtimes_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,8 +59,8 @@ def test_it_is_timed_and_its_documented_rule_is_known(embedded_tflite: Path, tmp
     xdet.convert(embedded_tflite, tmp_path / "m.onnx")
     (case,) = plan_cases([tmp_path / "m.onnx"], "toy", [1])
     assert (case.choices.runtime, case.choices.provider) == ("toy", "wood")
-    assert suppresses_at_equality("toy:wood (device=left)")
-    assert not suppresses_at_equality("toy:stone")
+    assert has_rule("toy:wood (device=left)", "suppresses_at_equality")
+    assert not has_rule("toy:stone", "suppresses_at_equality")
 
 
 def test_a_check_runs_it_with_its_limit_of_images_and_copies_for_its_thresholds(

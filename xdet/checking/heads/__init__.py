@@ -26,7 +26,7 @@ from converters.heads.nms import MAX_CANDIDATES, detect_from_head, suppress, wit
 from converters.heads.yolo_v2 import Anchors, YoloV2
 from xdet.checking.heads.why import ROOM, Key, Side, explain, has_box, kept_boxes, rank, sides_of
 from xdet.checking.result import Cause, Finding, PartVerdict
-from xdet.runtimes.table import suppresses_at_equality
+from xdet.runtimes.table import has_rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -67,7 +67,7 @@ def judge_run(run: Run, spec: DetectorSpec) -> HeadVerdict:
     rules: list[str] = []
     notes: dict[str, None] = {}  # a set that keeps its order; likewise
     wrong: dict[str, None] = {}
-    documented = suppresses_at_equality(run.name)
+    documented = has_rule(run.name, "suppresses_at_equality")
     for thresholds, detections in run.boxes:
         for image, (oracle, runtime) in enumerate(both_sides(run, detections, spec, thresholds)):
             where = f"{run.label(image)}, score > {thresholds.score:g}, IoU > {thresholds.iou:g}"
@@ -147,7 +147,6 @@ def judge_heads(verdicts: HeadVerdicts, *, gives_boxes: bool, has_thresholds: bo
 
 
 Pair = tuple[Key, Key] | None
-ANY_TIES_AT_LIMIT = ("openvino:", "onnxruntime:openvino")  # docs/contract.md
 
 
 def both_sides(
@@ -156,7 +155,7 @@ def both_sides(
     """The oracle's side and the run's, image by image."""
     expected = sides_of(run.heads, detect_from_head(run.heads, spec, thresholds), spec)
     sides = sides_of(run.heads, detections, spec)
-    if run.name.startswith(ANY_TIES_AT_LIMIT):
+    if has_rule(run.name, "breaks_ties_anyhow"):
         expected = [with_ties_of(own, side, thresholds) for own, side in zip(expected, sides, strict=True)]
     return zip(expected, sides, strict=True)
 
@@ -280,7 +279,7 @@ def _agrees(run: Run, decode: Callable[[Thresholds], tuple[Thresholds, DetectorS
     """
     for at, detections in run.boxes:
         used, spec = decode(at)
-        used = _just_below(used) if suppresses_at_equality(run.name) else used
+        used = _just_below(used) if has_rule(run.name, "suppresses_at_equality") else used
         for image, (oracle, runtime) in enumerate(both_sides(run, detections, spec, used)):
             differs = next(box_differences(oracle, runtime, used), None) is not None
             if differs or any(broken_rules(detections, image, used, spec)):

@@ -14,7 +14,7 @@ from converters.options import ConvertOptions
 from tests.converters.sources.tflite.networks import st_yolo_lc
 from tests.xdet.checking import faults
 from xdet.checking.check import check
-from xdet.runtimes.table import suppresses_at_equality
+from xdet.runtimes.table import has_rule
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -148,7 +148,7 @@ def test_openvino_shows_its_rule_at_equality_and_mistakes_beside_it_are_still_na
     runtimes = "openvino:cpu,litert:xnnpack"
     honest = checked(one_class, nothing, tmp_path, runtimes)
     assert honest.findings == ()
-    assert suppresses_at_equality(honest.runs[0].name)
+    assert has_rule(honest.runs[0].name, "suppresses_at_equality")
     assert honest.runs[0].notes == ("suppresses at IoU equal to the threshold (docs/contract.md)",)
     assert honest.runs[0].probes_followed == 9
     for edit, cause in (
