@@ -18,7 +18,7 @@ from converters.facts import SourceFacts, SourceOutput
 from converters.graph import NCHW_TO_NHWC, image_pixels, rescaled_pixels
 from converters.sources import ImportedNetwork, as_raw_output
 from xdet.checking.numbers import compare_picture
-from xdet.checking.numbers.comparison import CheckedSource, Comparison, Product
+from xdet.checking.numbers.comparison import CheckedSource, Product, StaticComparison
 from xdet.checking.numbers.products import compare_product
 from xdet.inspection import Inspection, TensorSummary
 from xdet.model.file import hash_model
@@ -92,8 +92,8 @@ def compare(origin: ModelFile, _: ModelDocument) -> Any:
     return CheckedSource(facts(model), compare=partial(compare_numbers, model))
 
 
-def compare_numbers(model: Toy, graph: FinishedGraph, document: ModelDocument) -> Comparison:
-    found, size = Comparison(graph, document), (model.size, model.size)
+def compare_numbers(model: Toy, graph: FinishedGraph, document: ModelDocument) -> StaticComparison:
+    found, size = StaticComparison(graph, document), (model.size, model.size)
     product = Product(model.weights, np.zeros(len(model.weights)), (STRIDE, STRIDE), size=size, layers=("wall",))
     compare_picture(found)
     compare_product(found, product, next(node for node in graph.nodes if node.op == "Conv"))

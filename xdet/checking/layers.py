@@ -41,7 +41,7 @@ from converters.quant import real_numbers
 from converters.spec import IMAGE
 from xdet.checking.numbers.rewrites import BLOCK, FULL_CHANNELS
 from xdet.checking.pair import open_pair
-from xdet.checking.result import Distance, LayerComparison, LayerResult
+from xdet.checking.result import LayerComparison, LayerDistance, LayerResult
 from xdet.checking.runtimes import OpenRuntimes
 from xdet.errors import ModelError, UsageError
 from xdet.model.surgery import cut_layer, exact_codes
@@ -93,7 +93,7 @@ def compare_layers(pair: OpenedPair, images: NDArray[np.uint8], runtimes: OpenRu
             "the layers of such a TFLite file are not compared, its weights are"
         )
     shared, absent = _shared(pair)
-    comparing = _Comparing(pair, shared)
+    comparing = _LayerSums(pair, shared)
     raw = [output.value_name for output in pair.document.spec.network_outputs]
     names, fused_differs = [layer.twin for layer in shared if layer.twin != IMAGE], 0
     theirs = source_values(runtimes, shared, images)
@@ -121,7 +121,7 @@ def source_codes(pair: OpenedPair, images: NDArray[np.uint8], runtimes: OpenRunt
 
 def first_divergence(
     pair: OpenedPair, picture: NDArray[np.uint8], runtimes: OpenRuntimes
-) -> tuple[str, Distance] | None:
+) -> tuple[str, LayerDistance] | None:
     """The first tensor of codes on both sides whose codes differ, and how far; None where there is none."""
     shared = tuple(layer for layer in _shared_layers(pair)[0] if layer.in_codes)
     if not shared:
@@ -206,38 +206,38 @@ class _Shared:
         nearest: NDArray[Any] = np.clip(codes, info.min, info.max).astype(self.dtype)
         return nearest
 
-    def distance(self, ours: NDArray[Any], values: NDArray[Any], reach: float = 0.0) -> Distance:
+    def distance(self, ours: NDArray[Any], values: NDArray[Any], reach: float = 0.0) -> LayerDistance:
         """How far a value of the graph is from the source's; of reals in units of their largest, or of ``reach``."""
         wanted = self._stored(values)
         if self.filling is not None:
             axis = self._channels(wanted)
             ours = ours.take(range(wanted.shape[axis]), axis)
         if ours.shape != wanted.shape:  # an edited padding or stride: nothing can be told apart value by value
-            return Distance(wanted.size, wanted.size, math.inf, math.inf)
+            return LayerDistance(wanted.size, wanted.size, math.inf, math.inf)
         if self.source.quant is not None:
             return self._in_steps(ours, wanted, self.source.quant)
         if self.source.codes is not None:
-            return Distance.of_codes(ours, wanted)
+            return LayerDistance.of_codes(ours, wanted)
         differing, reals = int((ours != wanted).sum()), self._moved(values)
         if self.scale is None:
             unit = max(float(np.abs(reals).max(initial=0.0)), reach, SMALLEST)
-            return Distance.of_reals(ours, reals, unit=unit, differing=differing)
+            return LayerDistance.of_reals(ours, reals, unit=unit, differing=differing)
         held = (ours.astype(np.float64) - self.zero_point) * float(self.scale)
-        return Distance.of_reals(held, reals, unit=float(self.scale), differing=differing)
+        return LayerDistance.of_reals(held, reals, unit=float(self.scale), differing=differing)
 
-    def _in_steps(self, ours: NDArray[Any], wanted: NDArray[Any], quant: QuantParams) -> Distance:
+    def _in_steps(self, ours: NDArray[Any], wanted: NDArray[Any], quant: QuantParams) -> LayerDistance:
         """How many steps of the source's codes real numbers are away; beyond the codes stands their end."""
         step, codes = float(quant.scalar_scale), np.array(self.source.code_range)
         low, high = (codes - quant.scalar_zero_point) * step
         held = np.clip(ours.astype(np.float64), low, high)
         differing = int((np.rint(held / step) != np.rint(wanted.astype(np.float64) / step)).sum())
-        return Distance.of_reals(held, wanted, unit=step, differing=differing)
+        return LayerDistance.of_reals(held, wanted, unit=step, differing=differing)
 
     def _moved(self, values: NDArray[Any]) -> NDArray[Any]:
         return np.ascontiguousarray(values if self.perm is None else values.transpose(self.perm))
 
 
-class _Comparing:
+class _LayerSums:
     """Distances of every layer, added up over the images."""
 
     def __init__(self, pair: OpenedPair, shared: tuple[_Shared, ...]) -> None:
@@ -259,7 +259,7 @@ class _Comparing:
             distances: list[Any] = [layer.distance(here, there), layer.distance(local, there, self._reach(layer, held))]
             if self._graph is not None:
                 kernel = local if same and layer.in_codes else self._exact(layer.twin, own)
-                distances.append(Distance.of_codes(kernel, here))
+                distances.append(LayerDistance.of_codes(kernel, here))
             before = self._sums.get(name)
             self._sums[name] = (
                 distances if before is None else [a.joined(b) for a, b in zip(before, distances, strict=True)]

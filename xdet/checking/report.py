@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from xdet.checking.result import (
         CheckResult,
         CpuCheck,
-        Distance,
         LayerComparison,
+        LayerDistance,
         LayerResult,
         MissingRuntime,
         NodePlacement,
@@ -116,7 +116,7 @@ def check_to_json(result: CheckResult) -> str:
 def _layer_entry(layer: LayerResult) -> dict[str, Any]:
     """A layer under the schema's names: distances in codes have ``_lsb`` behind theirs."""
 
-    def entry(distance: Distance, suffix: str) -> dict[str, float]:
+    def entry(distance: LayerDistance, suffix: str) -> dict[str, float]:
         counts = {"differing": distance.differing, "values": distance.values}
         return {**counts, f"worst{suffix}": distance.worst, f"total{suffix}": distance.total}
 
@@ -392,7 +392,7 @@ def _strips(comparison: LayerComparison) -> Strips:
     wrong = {"local": "is_mistranslated", "kernel": "is_misrun"}
 
     def cell(layer: LayerResult, name: str) -> Cell | None:
-        distance: Distance | None = getattr(layer, name)
+        distance: LayerDistance | None = getattr(layer, name)
         if distance is None:
             return None
         text = f"{layer.tensor} ({layer.operator}): {format_distance(distance.worst)} {comparison.unit}"

@@ -321,7 +321,7 @@ Unit = Literal["LSB", "of the largest value"]
 
 
 @dataclass(frozen=True, slots=True)
-class Distance:
+class LayerDistance:
     """How far two tensors are apart: in codes, or, of real numbers, in the unit of the comparison."""
 
     # values that are not equal; of real numbers those that are not the same float32, or nearest code
@@ -331,13 +331,13 @@ class Distance:
     total: float = 0  # the sum of all differences, likewise
 
     @classmethod
-    def of_codes(cls, a: NDArray[Any], b: NDArray[Any]) -> Distance:
+    def of_codes(cls, a: NDArray[Any], b: NDArray[Any]) -> LayerDistance:
         """The distance of two integer arrays of one shape."""
         steps = np.abs(a.astype(np.int64) - b)
         return cls(int(np.count_nonzero(steps)), steps.size, int(steps.max(initial=0)), int(steps.sum()))
 
     @classmethod
-    def of_reals(cls, a: NDArray[Any], b: NDArray[Any], *, unit: float, differing: int) -> Distance:
+    def of_reals(cls, a: NDArray[Any], b: NDArray[Any], *, unit: float, differing: int) -> LayerDistance:
         """The distance of two arrays of one shape, in ``unit``; a value that is no number is infinitely far."""
         steps = np.abs(a.astype(np.float64) - b) / unit
         steps = np.where(np.isnan(steps), np.inf, steps)
@@ -348,10 +348,10 @@ class Distance:
         """The mean difference."""
         return self.total / max(self.values, 1)
 
-    def joined(self, other: Distance) -> Distance:
+    def joined(self, other: LayerDistance) -> LayerDistance:
         """Over the values of both."""
         counts = self.differing + other.differing, self.values + other.values
-        return Distance(*counts, max(self.worst, other.worst), self.total + other.total)
+        return LayerDistance(*counts, max(self.worst, other.worst), self.total + other.total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,10 +361,10 @@ class LayerResult:
     tensor: str  # name in the source
     operator: str  # what computes it, such as ``"CONV_2D"`` or ``"Conv2D"``; ``"input"`` for the picture
     onnx: str  # name of its twin
-    accumulated: Distance  # of ONNX Runtime from the source
-    local: Distance  # of the graph from the source, given the source's values in front of the layer
+    accumulated: LayerDistance  # of ONNX Runtime from the source
+    local: LayerDistance  # of the graph from the source, given the source's values in front of the layer
     # of ONNX Runtime from exact integers, given its own in front of the layer; None for float models
-    kernel: Distance | None
+    kernel: LayerDistance | None
     # what ``local`` may be: of codes 0 where the translation is exact, else 1 (docs/operators.md); None where it is a
     # measured cost and no fault
     local_bound: float | None

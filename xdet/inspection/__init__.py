@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from xdet.inspection.costs import Layer, TensorSummary, Totals
+from xdet.inspection.costs import OperatorCost, TensorSummary, Totals
 from xdet.inspection.inspect import Inspection, inspect
 
-__all__ = ["Inspection", "Layer", "TensorSummary", "Totals", "inspect"]
+__all__ = ["Inspection", "OperatorCost", "TensorSummary", "Totals", "inspect"]

@@ -47,7 +47,7 @@ class TensorSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class OperatorCost:
     """One operator in the file's order. In ONNX files Q and DQ nodes around an operator belong to it."""
 
     op: str  # as the format calls it

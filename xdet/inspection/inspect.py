@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from converters.description.statements import SourceOptions
     from converters.facts import SourceFacts
     from converters.spec import DetectorSpec
-    from xdet.inspection.costs import Layer, Network
+    from xdet.inspection.costs import Network, OperatorCost
     from xdet.inspection.coverage import Coverage, TwoScales
 
 MOST_NODES = 10_000  # of a graph whose kernels are looked up: ONNX Runtime's optimiser is not linear
@@ -53,7 +53,7 @@ class Inspection:
     totals_problem: str | None = None
     coverage: Coverage | None = None  # of ONNX files: the share that runs in integers on ONNX Runtime's CPU provider
     coverage_problem: str | None = None  # why an ONNX file's coverage is not known
-    layers: tuple[Layer, ...] = ()  # where they were asked for
+    layers: tuple[OperatorCost, ...] = ()  # where they were asked for
 
 
 def inspect(path: str | Path, *, layers: bool = False, source_options: SourceOptions | None = None) -> Inspection:
@@ -252,7 +252,7 @@ def _refusal(require: Callable[..., None], *arguments: object) -> str | None:
     return None
 
 
-def _totals(layers: Sequence[Layer], network: Network) -> Totals:
+def _totals(layers: Sequence[OperatorCost], network: Network) -> Totals:
     best = best_peak(network)
     return Totals(
         macs=sum(layer.macs for layer in layers),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from converters.graph import constant_of
-from xdet.inspection.costs import Layer, Network, Step, TensorSummary, picture_buffer, tensor_bytes
+from xdet.inspection.costs import Network, OperatorCost, Step, TensorSummary, picture_buffer, tensor_bytes
 from xdet.model.graph import (
     INTEGER_OPERATORS,
     WEIGHT_INPUT,
@@ -60,7 +60,7 @@ class _Unit:
     quantizer: ir.Node | None = None
 
 
-def onnx_layers(graph: ir.Graph, file: str) -> tuple[Layer, ...]:
+def onnx_layers(graph: ir.Graph, file: str) -> tuple[OperatorCost, ...]:
     """One record per layer, in the file's order; a weight that two layers share counts for the first.
 
     ``graph`` has every shape, as ``inferred_model`` gives it.
@@ -76,7 +76,7 @@ def onnx_layers(graph: ir.Graph, file: str) -> tuple[Layer, ...]:
         weights = [root for root in _weights(node, constants) if root not in counted]
         counted.update(weights)
         layers.append(
-            Layer(
+            OperatorCost(
                 op=node.op_type,
                 inputs=tuple(shape_of(value, file) for value in unit.inputs),
                 output=_summary(unit, file),
@@ -208,7 +208,7 @@ def _bytes(value: ir.Value, file: str, unknown: str = "float32") -> int:
     return tensor_bytes(shape_of(value, file), _dtype(value) or unknown)
 
 
-def tflite_layers(model: TfliteModel) -> tuple[Layer, ...]:
+def tflite_layers(model: TfliteModel) -> tuple[OperatorCost, ...]:
     """One record per operator, in the file's order; a constant that two operators share counts for the first."""
     counted: set[int] = set()
     layers = []
@@ -217,7 +217,7 @@ def tflite_layers(model: TfliteModel) -> tuple[Layer, ...]:
         counted.update(tensor.index for tensor in weights)
         outputs = [model.tensors[index] for index in op.outputs]
         layers.append(
-            Layer(
+            OperatorCost(
                 op=op.op,
                 inputs=tuple(tensor.shape for tensor in _computed(model, op.inputs)),
                 output=summarise_tensor(outputs[0]) if outputs else TensorSummary("", "none", ()),

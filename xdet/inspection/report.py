@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from converters.spec import DetectorSpec, ImageInput, ModelDocument
-    from xdet.inspection import Inspection, Layer, TensorSummary, Totals
+    from xdet.inspection import Inspection, OperatorCost, TensorSummary, Totals
     from xdet.inspection.coverage import Coverage
 
 INSPECTION_SCHEMA = "xdet.inspection"
@@ -43,7 +43,7 @@ def inspection_report(inspection: Inspection) -> Report:
     return Report(f"xdet inspect: {inspection.file}", tuple(sections))
 
 
-def layers_table(layers: Sequence[Layer]) -> Table:
+def layers_table(layers: Sequence[OperatorCost]) -> Table:
     """One line per layer; weight scales are counted, the output's scale and zero-point written out."""
     rows = (
         (

@@ -21,7 +21,7 @@ from xdet.checking.layers import write_layer_repro
 from xdet.checking.page import Surroundings, check_to_html
 from xdet.checking.pair import open_pair
 from xdet.checking.report import check_text, check_to_json
-from xdet.checking.result import CheckResult, Distance, LayerComparison, LayerResult, PartVerdict
+from xdet.checking.result import CheckResult, LayerComparison, LayerDistance, LayerResult, PartVerdict
 from xdet.checking.runtimes import OpenRuntimes
 from xdet.errors import ModelError
 from xdet.model.file import ModelFile, read_document, read_model_file
@@ -247,9 +247,9 @@ def test_a_source_without_the_models_layers_is_told(
 
 
 def test_distances_add_up_and_no_number_is_infinitely_far() -> None:
-    found = Distance.of_reals(np.array([1.0, 3.0]), np.array([1.0, 2.0]), unit=2.0, differing=1)
-    assert found == Distance(differing=1, values=2, worst=0.5, total=0.5)
-    broken = Distance.of_reals(np.array([np.nan]), np.array([1.0]), unit=1.0, differing=1)
+    found = LayerDistance.of_reals(np.array([1.0, 3.0]), np.array([1.0, 2.0]), unit=2.0, differing=1)
+    assert found == LayerDistance(differing=1, values=2, worst=0.5, total=0.5)
+    broken = LayerDistance.of_reals(np.array([np.nan]), np.array([1.0]), unit=1.0, differing=1)
     assert broken.worst == np.inf
     both = found.joined(replace(broken, total=1.0))
     assert (both.differing, both.values, both.worst, both.mean) == (2, 3, np.inf, 0.5)

@@ -35,7 +35,7 @@ from xdet.checking.check import check
 from xdet.checking.layers import LayerRepro, first_divergence, source_codes, values_path, write_layer_repro
 from xdet.checking.pair import open_pair
 from xdet.checking.report import check_to_json
-from xdet.checking.result import Distance, LayerComparison, LayerResult
+from xdet.checking.result import LayerComparison, LayerDistance, LayerResult
 from xdet.checking.runtimes import OpenRuntimes
 from xdet.errors import ModelError, UsageError
 from xdet.model.surgery import exact_codes
@@ -134,11 +134,11 @@ def test_a_source_of_another_model_is_told(embedded_tflite: Path, tmp_path: Path
 
 
 def test_distances_add_up_over_images() -> None:
-    first = Distance.of_codes(np.array([1, 2, 3], np.uint8), np.array([1, 4, 0], np.uint8))
-    assert first == Distance(differing=2, values=3, worst=3, total=5)
-    assert first.joined(Distance(1, 1, 7, 7)) == Distance(3, 4, 7, 12)
-    assert first.joined(Distance(1, 1, 7, 7)).mean == 3.0
-    assert Distance().mean == 0.0
+    first = LayerDistance.of_codes(np.array([1, 2, 3], np.uint8), np.array([1, 4, 0], np.uint8))
+    assert first == LayerDistance(differing=2, values=3, worst=3, total=5)
+    assert first.joined(LayerDistance(1, 1, 7, 7)) == LayerDistance(3, 4, 7, 12)
+    assert first.joined(LayerDistance(1, 1, 7, 7)).mean == 3.0
+    assert LayerDistance().mean == 0.0
 
 
 def test_no_layers_have_no_fault() -> None:
@@ -235,7 +235,7 @@ VALUES = 64 * 56 * 56  # of the third convolution, at 224 x 224
 
 
 def conv3() -> LayerResult:
-    none = Distance()
+    none = LayerDistance()
     return LayerResult(
         faults.CONV3, "CONV_2D", faults.CONV3, none, none, none, local_bound=0, kernel_bound=0, in_codes=True
     )

@@ -15,7 +15,7 @@ from converters.sources.tflite.reader import read_tflite
 from tests.converters.sources.tflite.builder import TfliteBuilder, build_small_model
 from tests.xdet.finished_models import model_from_text
 from xdet.errors import ModelError
-from xdet.inspection import Layer, TensorSummary, inspect
+from xdet.inspection import OperatorCost, TensorSummary, inspect
 from xdet.inspection.costs import tensor_bytes
 from xdet.inspection.layers import count_macs, onnx_layers, tflite_layers, tflite_network
 from xdet.inspection.report import inspection_report, layers_table
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 FILES = ["192_int8", "224_int8", "416_int8", "224_per_tensor_int8"]
 
 
-def costs(layer: Layer) -> tuple[int, int, int, int, int]:
+def costs(layer: OperatorCost) -> tuple[int, int, int, int, int]:
     return layer.macs, layer.parameters, layer.weight_bytes, layer.weight_scales, layer.activation_bytes
 
 
@@ -161,7 +161,7 @@ def quantised_network(*, extra_reader: bool) -> onnx.ModelProto:
     )
 
 
-def layers_of(model: onnx.ModelProto) -> tuple[Layer, ...]:
+def layers_of(model: onnx.ModelProto) -> tuple[OperatorCost, ...]:
     return onnx_layers(inferred_model(model, "m.onnx").graph, "m.onnx")
 
 

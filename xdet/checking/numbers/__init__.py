@@ -16,7 +16,7 @@ import numpy as np
 
 from converters.heads.yolo_v2 import YoloV2
 from converters.spec import THRESHOLD_INPUTS
-from xdet.checking.numbers.comparison import Comparison
+from xdet.checking.numbers.comparison import StaticComparison
 from xdet.checking.result import Cause, Finding, PartVerdict, ProvenChange
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def check_static(pair: OpenedPair) -> tuple[PartVerdict, tuple[ProvenChange, ...
     if pair.origin.compare is None:
         summary = f"only the description was compared: {pair.origin.problem}"
         return PartVerdict("static", "failed" if findings else "skipped", summary, findings), ()
-    comparison = Comparison(pair.graph, pair.document)
+    comparison = StaticComparison(pair.graph, pair.document)
     if not any(finding.cause == "another-source" for finding in findings):
         comparison = pair.origin.compare(pair.graph, pair.document)
     proven = tuple(dict.fromkeys(comparison.proven))
@@ -132,7 +132,7 @@ def _threshold_faults(pair: OpenedPair) -> Iterator[tuple[Cause, str]]:
     yield "thresholds-swapped" if is_swapped else "thresholds", message
 
 
-def compare_picture(context: Comparison) -> None:
+def compare_picture(context: StaticComparison) -> None:
     """What stands between the image and the network: a transposition, and the rescaling."""
     rescaling = context.document.spec.image.rescaling
     wanted = {"Mul": rescaling.scale, "Add": rescaling.offset}

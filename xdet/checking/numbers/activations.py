@@ -26,7 +26,7 @@ from converters.leaky import FloatForm, LeakyCase, float_table
 from converters.sources.tflite.operators import MOVING
 from converters.spec import HEAD
 from xdet.checking.numbers.codes import combination_at, prove_pairs
-from xdet.checking.numbers.comparison import QUANTIZERS, Comparison, pair_of, writer_past
+from xdet.checking.numbers.comparison import QUANTIZERS, StaticComparison, pair_of, writer_past
 from xdet.checking.numbers.slopes import announced, case_between, is_summand, leaky_match
 from xdet.checking.numbers.tflite_source import number, owners_of, shift_of
 from xdet.model.graph import Node
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from converters.sources.tflite.reader import TfliteOperator
-    from xdet.checking.numbers.comparison import Comparison, Pair
+    from xdet.checking.numbers.comparison import Pair, StaticComparison
     from xdet.checking.numbers.tflite_source import TfliteComparison
     from xdet.checking.result import Cause
     from xdet.model.graph import Node
@@ -95,7 +95,7 @@ class Expected:
         return None
 
 
-def network_pairs(context: Comparison) -> Iterator[Pair]:
+def network_pairs(context: StaticComparison) -> Iterator[Pair]:
     """The pairs of the network, in front of the raw head; one without constant numbers is told."""
     for node in context.graph.nodes:
         if node.op in QUANTIZERS and context.graph.constant(node.inputs[0]) is None:

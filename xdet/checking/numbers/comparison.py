@@ -62,7 +62,7 @@ class Product:
     # what messages call the kernel and the bias; the layers where they have no names of their own
     tensors: tuple[str, ...] = ()
 
-    def then(self, affine: Affine, layer: str) -> Product:
+    def then(self, affine: ChannelAffine, layer: str) -> Product:
         """With ``y = factor * x + offset`` behind it."""
         assert self.terms is not None  # noqa: S101 - only real numbers are folded
         return replace(
@@ -94,7 +94,7 @@ class Product:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Affine:
+class ChannelAffine:
     """``y = factor * x + offset`` per channel, float64.
 
     ``terms`` is the sum of the magnitudes that the offset was added up from: what its rounding is relative to.
@@ -143,7 +143,7 @@ class Other:
     kind: str
 
 
-Act = Product | Affine | Leaky | Clamp | Pool | Padding | Other
+Act = Product | ChannelAffine | Leaky | Clamp | Pool | Padding | Other
 
 
 def same_pads(
@@ -170,7 +170,7 @@ MOVERS = frozenset({
 
 
 @dataclass(eq=False)
-class Comparison:
+class StaticComparison:
     """A finished model beside a source of any format; filled by the comparisons."""
 
     graph: FinishedGraph
@@ -262,7 +262,7 @@ class CheckedSource:
     nodes: ir.Graph | None = None  # its operators; None for formats other than ONNX
 
 
-Compare = Callable[["FinishedGraph", "ModelDocument"], "Comparison"]
+Compare = Callable[["FinishedGraph", "ModelDocument"], "StaticComparison"]
 
 
 def writer_past(graph: FinishedGraph, value: str, ops: Collection[str]) -> Node | None:
@@ -297,7 +297,7 @@ class Pair:
         return (self.scale, self.zero_point, self.unsigned) == (other.scale, other.zero_point, other.unsigned)
 
 
-def pair_of(context: Comparison, node: Node | None) -> Pair | None:
+def pair_of(context: StaticComparison, node: Node | None) -> Pair | None:
     """The numbers of a node; None where it is no such node, or they are not constant numbers."""
     if node is None or node.op not in QUANTIZERS:
         return None

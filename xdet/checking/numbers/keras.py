@@ -23,7 +23,7 @@ from xdet.checking.numbers.activations import Expected, network_pairs
 from xdet.checking.numbers.comparison import (
     MOVERS,
     NO_PADS,
-    Affine,
+    ChannelAffine,
     CheckedSource,
     Clamp,
     Leaky,
@@ -229,7 +229,7 @@ def _compare_rest(context: KerasComparison, segment: Segment, *, products: bool)
     """Every step and node that nothing above took: known by kind, or told as not compared."""
     kinds = Counter(step.act.kind for _, step in segment.steps if isinstance(step.act, Other))
     unknown = sorted(kind for kind in kinds if kind not in OTHERS)
-    lone = any(isinstance(step.act, Affine) for _, step in segment.steps) and not products
+    lone = any(isinstance(step.act, ChannelAffine) for _, step in segment.steps) and not products
     if unknown or lone:
         context.uncompared.append(f"{segment.layer!r} ({', '.join(unknown) or 'BatchNormalization by itself'})")
         return
@@ -274,7 +274,7 @@ def fold(context: KerasComparison, segment: Segment, index: int, step: KerasStep
         if following is None:
             break
         affine, layer = behind[following].act, behind[following].layer
-        if not isinstance(affine, Affine):
+        if not isinstance(affine, ChannelAffine):
             break
         if affine.offset.shape != folded.bias.shape:
             message = f"layer {layer!r} has {len(affine.offset)} channels, expected {len(folded.bias)}"
@@ -341,7 +341,7 @@ def _input_scales(context: KerasComparison, source: Node) -> tuple[np.float32, .
     return (*numbers, *(of_pixels if source.inputs[0] == context.picture else ()))
 
 
-def affines_behind(context: KerasComparison, node: Node, channels: int) -> Iterator[Affine]:
+def affines_behind(context: KerasComparison, node: Node, channels: int) -> Iterator[ChannelAffine]:
     """Channel factors and offsets that stand behind a convolution as nodes of their own."""
     behind = context.graph.only_reader(node.outputs[0])
     while behind is not None and node.outputs[0] not in context.layers:
@@ -363,8 +363,8 @@ def affines_behind(context: KerasComparison, node: Node, channels: int) -> Itera
         behind = context.graph.only_reader(node.outputs[0])
 
 
-def _affine(factor: NDArray[np.float64], offset: NDArray[np.float64]) -> Affine:
-    return Affine(factor, offset, np.abs(offset))
+def _affine(factor: NDArray[np.float64], offset: NDArray[np.float64]) -> ChannelAffine:
+    return ChannelAffine(factor, offset, np.abs(offset))
 
 
 def compare_pairs(context: KerasComparison) -> None:

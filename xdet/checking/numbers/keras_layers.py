@@ -21,14 +21,14 @@ import numpy as np
 from converters.spec import HEAD
 from xdet.checking.numbers.comparison import (
     NO_PADS,
-    Affine,
+    ChannelAffine,
     Clamp,
-    Comparison,
     Leaky,
     Other,
     Padding,
     Pool,
     Product,
+    StaticComparison,
     same_pads,
 )
 from xdet.errors import ModelError
@@ -147,7 +147,7 @@ def _product(layer: StoredLayer, size: Size | None) -> Product:
     )
 
 
-def _normalisation(layer: StoredLayer) -> Affine | Other:
+def _normalisation(layer: StoredLayer) -> ChannelAffine | Other:
     """``gamma * (x - mean) / sqrt(variance + epsilon) + beta``, in float64."""
     weights, config = layer.weights, layer.config
     mean, variance = (weights[name].astype(np.float64) for name in ("moving_mean", "moving_variance"))
@@ -158,7 +158,7 @@ def _normalisation(layer: StoredLayer) -> Affine | Other:
     if config.get("scale", True):
         factor = factor * weights["gamma"]
     beta = weights["beta"].astype(np.float64) if config.get("center", True) else np.zeros(len(mean))
-    return Affine(factor, beta - mean * factor, np.abs(beta) + np.abs(mean * factor))
+    return ChannelAffine(factor, beta - mean * factor, np.abs(beta) + np.abs(mean * factor))
 
 
 def _activation(value: Any) -> Iterator[Act]:
@@ -200,7 +200,7 @@ def _size_behind(act: Act, layer: StoredLayer, sizes: Sequence[Size | None]) -> 
     size = sizes[0]
     if isinstance(act, Other):
         return _size_of_other(act.kind, layer, sizes)
-    if size is None or isinstance(act, Affine | Leaky | Clamp):
+    if size is None or isinstance(act, ChannelAffine | Leaky | Clamp):
         return size
     if isinstance(act, Padding):
         top, left, bottom, right = act.pads
@@ -244,7 +244,7 @@ class Segment:
 
 
 @dataclass(eq=False)
-class KerasComparison(Comparison):
+class KerasComparison(StaticComparison):
     """A comparison with a Keras source."""
 
     source: KerasSteps  # the source, step by step

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters._ir import ir
-from xdet.checking.numbers.comparison import CheckedSource, Comparison, SourceLayer
+from xdet.checking.numbers.comparison import CheckedSource, SourceLayer, StaticComparison
 from xdet.errors import converter_errors
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ def read_onnx_source(source: ModelFile, document: ModelDocument) -> CheckedSourc
     return CheckedSource(facts, layers, compare=partial(compare_nodes, nodes), nodes=nodes)
 
 
-def compare_nodes(source: ir.Graph, graph: FinishedGraph, document: ModelDocument) -> Comparison:
+def compare_nodes(source: ir.Graph, graph: FinishedGraph, document: ModelDocument) -> StaticComparison:
     """Compare every operator of an ONNX source, fixed at the model's size (``fixed_graph``), with the model's."""
-    done, rewritten = Comparison(graph, document, how=" with the source's, bit for bit"), 0
+    done, rewritten = StaticComparison(graph, document, how=" with the source's, bit for bit"), 0
     for node in source:
         name = str(node.outputs[0].name)
         ours = done.writer_of(name)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from xdet.checking.numbers.comparison import Affine, Comparison, Pads, Pool, Product
+    from xdet.checking.numbers.comparison import ChannelAffine, Pads, Pool, Product, StaticComparison
     from xdet.checking.result import Cause
     from xdet.model.graph import Node
 
@@ -31,7 +31,12 @@ PLAIN = {"strides": (1, 1), "dilations": (1, 1), "group": 1}
 
 
 def compare_product(
-    context: Comparison, product: Product, node: Node, *, padded: Pads = NO_PADS, behind: Iterable[Affine] = ()
+    context: StaticComparison,
+    product: Product,
+    node: Node,
+    *,
+    padded: Pads = NO_PADS,
+    behind: Iterable[ChannelAffine] = (),
 ) -> str | None:
     """Compare a Conv or Gemm with a product of the source.
 
@@ -65,7 +70,7 @@ def compare_product(
     return written.by
 
 
-def _compare_geometry(context: Comparison, product: Product, node: Node, padded: Pads) -> None:
+def _compare_geometry(context: StaticComparison, product: Product, node: Node, padded: Pads) -> None:
     layer = product.layers[0]
     expected = {"strides": product.strides, "dilations": product.dilations, "group": product.groups}
     actual = {name: node.attributes.get(name, PLAIN[name]) for name in expected}
@@ -83,7 +88,7 @@ def _compare_geometry(context: Comparison, product: Product, node: Node, padded:
     compare_pads(context, layer, product.pads, pads)
 
 
-def compare_pads(context: Comparison, layer: str, expected: Pads, actual: Pads) -> None:
+def compare_pads(context: StaticComparison, layer: str, expected: Pads, actual: Pads) -> None:
     """Compare top, left, bottom and right."""
     context.compared += 4
     if actual != expected:
@@ -116,7 +121,9 @@ def pool_fault(pool: Pool, layer: str, node: Node, size: Sequence[int]) -> tuple
     return "padding", _pads_text(layer, pool.pads, pads)
 
 
-def compare_limits(context: Comparison, layer: str, limits: tuple[float | None, float | None], node: Node) -> None:
+def compare_limits(
+    context: StaticComparison, layer: str, limits: tuple[float | None, float | None], node: Node
+) -> None:
     """Compare the lower and the upper limit of a ReLU with those of a Relu or Clip."""
     actual: tuple[float | None, ...] = (0.0, None)
     if node.op == "Clip":
@@ -128,7 +135,7 @@ def compare_limits(context: Comparison, layer: str, limits: tuple[float | None, 
         context.fault("attributes", layer, f"limits of {layer!r}: {message}")
 
 
-def require_integer_form(context: Comparison, node: Node, layer: str) -> None:
+def require_integer_form(context: StaticComparison, node: Node, layer: str) -> None:
     """DequantizeLinear on every operand, one QuantizeLinear behind: the only form that runtimes run in integers."""
     if context.document.activations == "float32":
         return
@@ -163,7 +170,7 @@ class Stored:
     zero_points: NDArray[Any] | None = None
 
 
-def stored(context: Comparison, node: Node, position: int) -> Stored | None:
+def stored(context: StaticComparison, node: Node, position: int) -> Stored | None:
     """The constant that an operator reads, by a DequantizeLinear or as it is; None where it reads none."""
     name = context.uncast(node.inputs[position]) if len(node.inputs) > position else ""
     producer, constant = context.graph.producers.get(name), context.graph.constant
@@ -179,12 +186,14 @@ def stored(context: Comparison, node: Node, position: int) -> Stored | None:
     return Stored(codes, np.atleast_1d(scales), np.atleast_1d(zeros))
 
 
-def compare_constants(context: Comparison, product: Product, node: Node, behind: Iterable[Affine] = ()) -> None:
+def compare_constants(
+    context: StaticComparison, product: Product, node: Node, behind: Iterable[ChannelAffine] = ()
+) -> None:
     """Compare the weights and bias that a node reads with a product in the node's form.
 
     ``behind`` is what the graph computes of its result by channels, where the source folds it.
     """
-    layer, comparing = product.layers[0], _Comparing(context, product)
+    layer, comparing = product.layers[0], _ComparedProduct(context, product)
     kernel, bias = stored(context, node, 1), stored(context, node, 2)
     is_quantised = product.scales is not None and context.document.activations != "float32"
     if is_quantised and kernel is not None and kernel.scales is None:
@@ -201,7 +210,7 @@ def compare_constants(context: Comparison, product: Product, node: Node, behind:
     comparing.bias(bias, used)
 
 
-def _folded(kernel: Stored, bias: Stored | None, behind: Iterable[Affine]) -> tuple[Stored, Stored | None]:
+def _folded(kernel: Stored, bias: Stored | None, behind: Iterable[ChannelAffine]) -> tuple[Stored, Stored | None]:
     """Float weights and bias with the channels' factors and offsets that stand behind them as nodes of their own."""
     for affine in behind:
         zeros = np.zeros(len(kernel.values))
@@ -211,10 +220,10 @@ def _folded(kernel: Stored, bias: Stored | None, behind: Iterable[Affine]) -> tu
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class _Comparing:
+class _ComparedProduct:
     """One product with what the graph holds of it."""
 
-    context: Comparison
+    context: StaticComparison
     product: Product
 
     def title(self, role: Cause) -> str:

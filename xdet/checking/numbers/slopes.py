@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from converters.leaky import Table
     from converters.sources.tflite.reader import TfliteOperator
-    from xdet.checking.numbers.comparison import Comparison
+    from xdet.checking.numbers.comparison import StaticComparison
     from xdet.checking.numbers.tflite_source import TfliteComparison
     from xdet.checking.result import Cause
     from xdet.model.graph import FinishedGraph, Node
@@ -86,7 +86,7 @@ def is_leaky_sum(graph: FinishedGraph, node: Node) -> bool:
     return leaky_sum_of(graph, node) is not None
 
 
-def compare_sum(context: Comparison, nodes: LeakySum, promised: Sequence[Promised]) -> None:
+def compare_sum(context: StaticComparison, nodes: LeakySum, promised: Sequence[Promised]) -> None:
     """Compare a LeakyReLU that stands as a sum with the nearest of those that it may stand for."""
     pairs = [pair_of(context, node) for node in (nodes.whole, nodes.excess)]
     if pairs[0] is None or pairs[1] is None or not promised:
@@ -107,7 +107,7 @@ def compare_sum(context: Comparison, nodes: LeakySum, promised: Sequence[Promise
     context.prove(best.tensor, best.layer, "slope", proof, source=slope, written=written)
 
 
-def _compare_zero_points(context: Comparison, nodes: LeakySum, promised: Promised) -> None:
+def _compare_zero_points(context: StaticComparison, nodes: LeakySum, promised: Promised) -> None:
     """Both readings and the maximum have the input's zero-point."""
     expected = promised.case.zero_point_in + 128
     for node, name in (
@@ -134,7 +134,7 @@ def _fault(nodes: LeakySum, form: SumForm, expected: SumForm | None) -> tuple[Ca
     return ("scale", f"scale in {node.op} {node.name!r}: expected {wanted:.9g}, found {scale:.9g} ({ratio:+.2%})")
 
 
-def between_pairs(context: Comparison, nodes: LeakySum, layer: str, slope: float) -> Promised | None:
+def between_pairs(context: StaticComparison, nodes: LeakySum, layer: str, slope: float) -> Promised | None:
     """A real LeakyReLU between the graph's own scales: as its input is written, and its result read."""
     writer = writer_past(context.graph, nodes.whole.inputs[0], ("Transpose", "Reshape"))
     before, after = pair_of(context, writer), pair_of(context, context.graph.only_reader(nodes.add.outputs[0]))

@@ -19,7 +19,7 @@ from converters.sources.tflite.operators import WEIGHTED
 from xdet.checking.numbers import compare_picture
 from xdet.checking.numbers.activations import compare_activations
 from xdet.checking.numbers.codes import compare_steps
-from xdet.checking.numbers.comparison import NO_PADS, CheckedSource, Comparison, Pool, Product, added, same_pads
+from xdet.checking.numbers.comparison import NO_PADS, CheckedSource, Pool, Product, StaticComparison, added, same_pads
 from xdet.checking.numbers.products import compare_limits, compare_product, pool_fault, require_integer_form, stored
 from xdet.checking.numbers.slopes import compare_slope, compare_sum, leaky_sum_of, promised_of
 from xdet.checking.numbers.tflite_source import PRODUCTS, SourceGraph, TfliteComparison, owners_of
@@ -62,7 +62,7 @@ def read_tflite_source(source: ModelFile, document: ModelDocument) -> CheckedSou
     return CheckedSource(facts, layers, rounds, graph, compare=partial(compare_tflite, graph))
 
 
-def compare_tflite(source: SourceGraph, graph: FinishedGraph, document: ModelDocument) -> Comparison:
+def compare_tflite(source: SourceGraph, graph: FinishedGraph, document: ModelDocument) -> StaticComparison:
     """The numbers of a TFLite source: integers exactly, or proven to compute the same codes."""
     context = TfliteComparison(graph, document, source)
     compare_picture(context)

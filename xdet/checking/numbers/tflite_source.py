@@ -19,7 +19,7 @@ import numpy as np
 from converters.heads.base import match_outputs
 from converters.sources.tflite.operators import OPERATORS, WEIGHTED, case_of
 from converters.spec import CONTRACT_NAMES
-from xdet.checking.numbers.comparison import MOVERS, Comparison, SourceLayer
+from xdet.checking.numbers.comparison import MOVERS, SourceLayer, StaticComparison
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -162,7 +162,7 @@ PRODUCTS = frozenset({"Conv", "Gemm"})
 
 
 @dataclass(eq=False)
-class TfliteComparison(Comparison):
+class TfliteComparison(StaticComparison):
     """A comparison with a TFLite source."""
 
     source: SourceGraph

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from converters.sources.keras.stored import KerasNetwork, StoredLayer
-from xdet.checking.numbers.comparison import Act, Affine, Clamp, Leaky, Other, Padding, Pool, Product
+from xdet.checking.numbers.comparison import Act, ChannelAffine, Clamp, Leaky, Other, Padding, Pool, Product
 from xdet.checking.numbers.keras_layers import KerasSteps, network_steps
 from xdet.errors import ModelError
 
@@ -95,7 +95,7 @@ def test_a_normalisation_is_a_factor_and_an_offset_per_channel() -> None:
         moving_mean=mean,
         moving_variance=variance,
     )
-    assert isinstance(affine, Affine)
+    assert isinstance(affine, ChannelAffine)
     x = 1.7
     normalised = gamma * (x - mean.astype(np.float64)) / np.sqrt(variance + 0.001) + beta
     np.testing.assert_allclose(affine.factor * x + affine.offset, normalised, rtol=1e-6)
