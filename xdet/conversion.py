@@ -201,11 +201,14 @@ def describe(
     path = Path(source)
     source_options = source_options or SourceOptions()
     source_model = open_source(path, size_hw=source_options.input_size)
+    facts = known_facts(path, source_model.importer.facts(source_model.model), source_options)
     try:
         description = describe_source(source_model, source_options)
     except ConversionError as error:
-        known = known_facts(path, source_model.importer.facts(source_model.model), source_options)
-        raise IncompleteError(error, known) from error
+        raise IncompleteError(error, facts) from error
+    names = list(description.spec.class_names)  # those that are assumed, too
+    facts = tuple((name, names if name == "class_names" else value, who) for name, value, who in facts)
+    description = replace(description, facts=facts)
     if output is not None:
         target = Path(output)
         require_writable(target, inputs=[path, *map(Path, inputs)], force=force)

@@ -72,7 +72,7 @@ class AllStatements:
         stated = [
             (getattr(self.options, name), OPTIONS[name]),
             (getattr(self.config, name), self._where_config),
-            (getattr(self.sidecar, name), self._where_sidecar),
+            (getattr(self.sidecar, name), self.where_sidecar),
             *((getattr(part, name), part.where) for part in self.facts.metadata),
         ]
         return [(value, where) for value, where in stated if value is not None]
@@ -98,7 +98,7 @@ class AllStatements:
         """The list that is followed; None where nobody states one."""
         if self.options.anchors is not None:
             return StatedAnchors(self.options.anchors, None, "--anchors")
-        for place, where in ((self.config, self._where_config), (self.sidecar, self._where_sidecar)):
+        for place, where in ((self.config, self._where_config), (self.sidecar, self.where_sidecar)):
             if place.anchors is not None:
                 return StatedAnchors(place.anchors, place.anchor_unit, where)
         return None
@@ -153,7 +153,7 @@ class AllStatements:
 
     def rescaling(self) -> Rescaling | None:
         """What a quantised input fixes, which a statement must agree with, or what is stated for a float one."""
-        keys = {self._where_config: ": preprocessing.rescaling", self._where_sidecar: ": rescaling"}
+        keys = {self._where_config: ": preprocessing.rescaling", self.where_sidecar: ": rescaling"}
         for value, where in self.values("rescaling"):
             if not (self.is_quantised and self._is_inside(where)):
                 return resolve_rescaling(self.facts, value, where + keys.get(where, ""))
@@ -217,7 +217,7 @@ class AllStatements:
         elif self.config.head_of_family() is not None:
             who["head"] = self._where_config
         elif self.sidecar.head is not None:
-            who["head"] = self._where_sidecar
+            who["head"] = self.where_sidecar
         if anchors is not None:
             who |= {"anchors": anchors.where, "anchor_unit": anchors.where if anchors.unit else ASSUMED}
         if self.options.anchor_unit is not None:
@@ -229,7 +229,8 @@ class AllStatements:
         return f"config '{self.config.file}'"
 
     @property
-    def _where_sidecar(self) -> str:
+    def where_sidecar(self) -> str:
+        """How messages name the sidecar."""
         return f"sidecar '{self.sidecar.file}'"
 
     def _is_inside(self, where: str) -> bool:
@@ -259,7 +260,7 @@ class AllStatements:
 
 
 def known_facts(path: Path, facts: SourceFacts, options: SourceOptions) -> tuple[Fact, ...]:
-    """Every fact of a source that cannot be described whole: each with who states it, or ``MISSING``."""
+    """Every fact of a source: each with who states it, ``MISSING`` where nobody does and it must be stated."""
     known = _known_facts(AllStatements.of_file(path, facts, options))
     return tuple((name, value, MISSING if value is None else who) for name, value, who in known)
 
@@ -289,6 +290,9 @@ def _known_facts(statements: AllStatements) -> Iterator[Fact]:
         if stated_by in fixed:
             value = fixed[stated_by]
         yield name, asdict(value) if isinstance(value, Rescaling) else value, stated_by
+    for name, text in (("licence", statements.sidecar.licence), ("source", statements.sidecar.source)):
+        if text is not None:
+            yield name, text, statements.where_sidecar
 
 
 def _shown(value: object) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from converters.description.precedence import AllStatements
+from converters.description.precedence import AllStatements, Fact
 from converters.description.priors import PriorStatement, require_option
 from converters.description.values import StatedUnit, check_class_names, located
 from converters.errors import OptionError, SourceFileError, attempt_all
@@ -110,6 +110,7 @@ class SourceDescription:
     priors: PriorStatement = field(default_factory=PriorStatement)  # what is stated of an SSD head
     # fact -> who states it, as messages name it; ``"assumed"`` where nobody does
     stated_by: Mapping[str, str] = field(default_factory=dict)
+    facts: tuple[Fact, ...] = ()  # all that ``xdet.describe`` tells: name, value as JSON would have it, who says it
 
 
 def describe_source(path: Path, facts: SourceFacts, options: SourceOptions) -> SourceDescription:

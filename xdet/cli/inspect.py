@@ -15,6 +15,7 @@ from xdet.cli import console, options
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from converters.description.precedence import Fact
     from xdet.checking.result import LayerComparison
     from xdet.writing.blocks import Items, Table
 
@@ -197,7 +198,6 @@ def describe(
         xdet describe net.tflite --anchors "0.9,3.3 2.1,5.3" --anchor-unit cell \
             -o net.xdet.json
     """
-    from converters.description.sidecar import sidecar_data
     from converters.errors import IncompleteError
     from xdet.conversion import describe as describe_model
 
@@ -205,20 +205,20 @@ def describe(
     try:
         description = describe_model(source, source_options=stated, output=output, force=force, inputs=files)
     except IncompleteError as error:
-        _print_facts((name, "" if value is None else _shorten(value), who) for name, value, who in error.known)
+        _print_facts(error.known)
         raise
-    data = sidecar_data(description, Path() if output is None else output.parent)
-    _print_facts((name, _shorten(value), description.stated_by.get(name, "")) for name, value in data.items())
+    _print_facts(description.facts)
     for note in (*description.spec.assumptions, *description.notes):
         console.print_line(f"note: {note}", err=True)
     if output is not None:
         console.print_line(f"wrote {output}")
 
 
-def _print_facts(rows: Iterable[tuple[str, str, str]]) -> None:
+def _print_facts(facts: Iterable[Fact]) -> None:
     from xdet.writing.blocks import Report, Section, Table
 
-    console.print_report(Report("xdet describe", (Section("", (Table(("fact", "value", "said by"), tuple(rows)),)),)))
+    rows = tuple((name, "" if value is None else _shorten(value), who) for name, value, who in facts)
+    console.print_report(Report("xdet describe", (Section("", (Table(("fact", "value", "said by"), rows),)),)))
 
 
 def _shorten(value: object) -> str:

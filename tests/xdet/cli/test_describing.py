@@ -64,6 +64,15 @@ def test_options_are_as_good_as_a_sidecar(network: Path, tmp_path: Path) -> None
     sidecar = tmp_path / "net.xdet.json"
     found = describe(network / "net.tflite", source_options=source_options, output=sidecar)
     assert found.stated_by["anchors"] == "--anchors"
+    assert [fact for fact in found.facts if fact[0] not in ("output", "rescaling")] == [
+        ("input", "32 x 32 x 3, uint8", "the file"),
+        ("head", "yolo_v2", "its outputs"),
+        ("anchors", [[1.0, 2.0], [3.0, 4.0]], "--anchors"),
+        ("anchor_unit", "cell", "--anchor-unit"),
+        ("class_names", ["cup"], "--classes"),
+        ("resize", "letterbox", "--resize"),
+        ("color", "bgr", "--color"),
+    ]
     assert json.loads(sidecar.read_text("utf-8")) == {
         "head": "yolo_v2",
         "anchors": [[1.0, 2.0], [3.0, 4.0]],
