@@ -132,7 +132,7 @@ def make_vector(
 ) -> GoldenVector:
     """Store a head's codes, in a share of the room that the model's constants take."""
     flat = np.concatenate([output.codes.reshape(-1) for output in outputs])
-    channels = math.lcm(*(output.codes.shape[-1] for output in outputs))
+    channels = math.lcm(*(output.codes.shape[-1] for output in outputs if output.codes.ndim))
     starts = np.cumsum([output.codes.size for output in outputs]).tolist()
     room = max(LEAST_VALUES, int(room_bytes * SHARE * 3 / 4))
     stride = -(-flat.size // room)

@@ -43,9 +43,12 @@ def network(last: str = "", *, quantised: bool = False) -> bytes:
     if last == "values by boxes":
         rows = net.reshaped(net.activated("LOGISTIC", grid, half), (1, 6, 32), *PROBABILITIES)
         return net.b.build([real(rows, (1, 6, 32), "out")])
-    if last == "several":
-        flat = net.reshaped(grid, (1, 192))
-        return net.b.build([real(flat, (1, 192), "flat:0"), real(grid, half, "grid:0")])
+    if last in ("several", "number and several"):
+        flat, name = net.reshaped(grid, (1, 192)), "flat:0"
+        if last == "number and several":
+            axes = net.b.constant(np.array([1, 2, 3], np.int32))
+            flat, name = net.b.op("MEAN", [grid, axes], (1,), "int8", 0.02, 3, name="mean"), "number:0"
+        return net.b.build([real(flat, (1, 192) if name == "flat:0" else (1,), name), real(grid, half, "grid:0")])
     shape = (1, SIZE // 2, SIZE // 2, 2, 6)
     if last == "anchor axis":
         return net.b.build([real(net.reshaped(grid, shape), shape, "out")])
@@ -65,6 +68,19 @@ def litert_head(data: bytes, spec: DetectorSpec) -> NDArray[np.float32]:
     pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
     with LiteRtRuntime(ModelFile(Path("net.tflite"), data, "tflite"), spec) as runtime:
         return runtime.head(pixels())
+
+
+@pytest.mark.parametrize("quantised", [False, True], ids=["float outputs", "int8 outputs"])
+def test_an_output_may_be_one_number(tmp_path: Path, *, quantised: bool) -> None:
+    source = tmp_path / "net.tflite"
+    source.write_bytes(network("number and several", quantised=quantised))
+    done = convert_to_bytes(source, ConvertOptions(source=SourceOptions(head="none")))
+    assert [output.shape for output in done.document.spec.raw_outputs] == [(), (4, 4, 12)]
+    assert done.document.golden is not None
+    with open_onnxruntime(done.model, file="net.onnx") as runtime:
+        head = runtime.head(pixels())
+    assert head.shape == (3, 193)
+    assert np.array_equal(head, litert_head(source.read_bytes(), done.document.spec))
 
 
 @pytest.mark.parametrize("batch", [1, 3, "dynamic"])
