@@ -11,8 +11,9 @@ convolutions a runtime then computes in integers is the runtime's business: the 
 it.
 
 TensorFlow and tf2onnx are imported where they are used, without start-up messages, on the CPU, apart from the user's
-Keras settings, and their exceptions told as ours. The messages come from C++ before any log level is read, so the
-process's stderr points nowhere while the import lasts.
+Keras settings, and their exceptions told as ours. Messages come from C++, before any log level is read or without
+looking at one (LiteRT's delegate, which tf2onnx opens), so the process's stderr points nowhere while an import or an
+export lasts.
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ def exporting(file: str) -> Iterator[Any]:
     (tf2onnx,) = import_quietly("tf2onnx")
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
     try:
-        with silenced_warnings():
+        with _quiet({}):
             yield tf2onnx
     except ERRORS as error:
         raise UnsupportedModelError(

@@ -51,6 +51,7 @@ def compared(source: Path, photographs: Path, folder: Path) -> dict[str, Any]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+    assert "INFO:" not in result.stderr  # of the delegate that LiteRT opens for tf2onnx
     seen: dict[str, Any] = json.loads(result.stdout)
     return seen
 
