@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from PIL import Image
 
 import xdet
-from tests.converters.sources.onnx.networks import tiny_yolo_v2, yolo_v8, yolox
+from tests.converters.sources.onnx.networks import OnnxBuilder, tiny_yolo_v2, yolo_v8, yolox
 from xdet.bench.run import case_coverage, plan_cases
 from xdet.checking.pair import open_pair
 from xdet.errors import UsageError
@@ -69,6 +69,35 @@ def test_a_check_finds_the_source_in_its_result_bit_for_bit(
     assert line.must_be_exact
     assert line.nearest is not None
     assert (line.nearest.differing, result.changes) == (0, ())
+
+
+def means() -> bytes:
+    """A mean of everything, whose axes are an attribute up to opset 17, beside two outputs of other ranks."""
+    b = OnnxBuilder((1, 3, 16, 16))
+    grid = b.conv(b.op("Relu", b.conv("images", 3, 8, stride=2)), 8, 12, 1)
+    b.op("ReduceMean", grid, axes=[1, 2, 3], keepdims=0, name="mean")
+    b.op("Reshape", grid, b.constant(np.array([1, 2, 6, 8, 8], np.int64)), name="anchors")
+    b.op("Softmax", b.op("Flatten", b.op("GlobalAveragePool", grid)), axis=1, name="classes")
+    return b.build({"mean": 1, "anchors": 5, "classes": 2})
+
+
+def test_outputs_of_any_rank_pass_a_check_of_layers_and_an_edited_mean_does_not(
+    photographs: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    source, model = written(tmp_path, means()), tmp_path / "m.onnx"
+    done = xdet.convert(source, model, head="none")
+    assert [output.shape for output in done.document.spec.raw_outputs] == [(), (2, 6, 8, 8), (12,)]
+    result = xdet.check(model, source, photographs, runtimes="onnxruntime", layers=True)
+    assert (result.findings, [part.status for part in result.parts][:2]) == ((), ["passed", "passed"])
+    assert result.layers is not None
+    proto = onnx.load(model)
+    (node,) = (node for node in proto.graph.node if node.op_type == "ReduceMean")
+    (axes,) = (attribute for attribute in node.attribute if attribute.name == "axes")
+    axes.ints[:] = [3, 2, 1]
+    onnx.save(proto, model)
+    verdict = xdet.check(model, source, photographs, runtimes="onnxruntime")
+    (finding,) = verdict.findings
+    assert (finding.cause, finding.layer) == ("attributes", "mean")
 
 
 def test_layers_of_a_float_source_are_compared(photographs: list[NDArray[np.uint8]], tmp_path: Path) -> None:

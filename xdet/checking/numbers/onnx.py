@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters._ir import ir
+from converters.graph import constant_of
+from converters.opset import AXES_BY_OPERAND
 from xdet.checking.numbers.comparison import CheckedSource, SourceLayer, StaticComparison
 from xdet.errors import converter_errors
 
@@ -85,10 +87,14 @@ def _differences(
         yield "attributes", f"the model computes it by {ours.op}"
         return
     theirs = {name: _plain(attribute.value) for name, attribute in node.attributes.items()}
+    operands = list(node.inputs)
+    if node.op_type in AXES_BY_OPERAND and "axes" in ours.attributes and len(operands) > 1:
+        axes = constant_of(operands.pop())  # an operand from a later opset on than the file has
+        theirs["axes"] = None if axes is None else _plain(axes.tolist())
     for name in sorted({*theirs, *ours.attributes}):
         if theirs.get(name) != ours.attributes.get(name):
             yield "attributes", f"{name} is {ours.attributes.get(name)}, the source has {theirs.get(name)}"
-    for place, value in enumerate(node.inputs):
+    for place, value in enumerate(operands):
         read = ours.inputs[place] if place < len(ours.inputs) else ""
         tensor = None if value is None else ir.convenience.get_const_tensor(value)
         if tensor is not None:
