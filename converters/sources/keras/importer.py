@@ -61,7 +61,8 @@ Shapes = tuple[tuple[int | None, ...], ...]
 class LoadedKeras:
     """A network in memory: the file it came from, the library that loaded it (``tf_keras`` or ``keras``), its model.
 
-    Sizes are None where free; activations are those through which each output's numbers went last.
+    Sizes are None where free; of each output there are its name, the activations through which its numbers went last,
+    and the layer that gives it.
     """
 
     source: KerasFile
@@ -71,6 +72,7 @@ class LoadedKeras:
     output_shapes: Shapes
     output_names: tuple[str, ...]
     output_activations: tuple[tuple[str, ...], ...]
+    output_layers: tuple[str, ...]
 
     def outputs(self, rescaled_nhwc: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """The outputs for rescaled pixels, float32 ``(N, height, width, 3)``, as Keras itself computes them."""
@@ -158,7 +160,8 @@ def load_keras(source: KerasFile, *, threads: int | None = None) -> LoadedKeras:
                 "made it"
             ) from error
     names, activations = tuple(map(str, model.output_names)), tuple(map(_activations, model.outputs))
-    return LoadedKeras(source, keras, model, _shapes(model.inputs), _shapes(model.outputs), names, activations)
+    ends = tuple(str(_layer_of(output).name) for output in model.outputs)
+    return LoadedKeras(source, keras, model, _shapes(model.inputs), _shapes(model.outputs), names, activations, ends)
 
 
 ACTIVATIONS = frozenset({"sigmoid", "softmax"})
@@ -170,7 +173,7 @@ def _activations(output: Any) -> tuple[str, ...]:
     activations: dict[str, None] = {}
     waiting = [output]
     while waiting:
-        layer = waiting.pop()._keras_history[0]  # noqa: SLF001 - the only way from a tensor to its layer
+        layer = _layer_of(waiting.pop())
         kind = type(layer).__name__
         name = "softmax" if kind == "Softmax" else getattr(getattr(layer, "activation", None), "__name__", "")
         if name in ACTIVATIONS:
@@ -179,6 +182,10 @@ def _activations(output: Any) -> tuple[str, ...]:
             inputs = layer.input
             waiting += inputs if isinstance(inputs, list | tuple) else [inputs]
     return tuple(activations)
+
+
+def _layer_of(tensor: Any) -> Any:
+    return tensor._keras_history[0]  # noqa: SLF001 - the only way from a tensor to its layer
 
 
 def _shapes(tensors: Any) -> Shapes:
@@ -207,9 +214,10 @@ def import_keras(
     nhwc = writer.op("Transpose", [real], "pixels/nhwc", perm=list(NCHW_TO_NHWC))
     batch = options.batch_size if isinstance(options.batch_size, int) else None
     outputs, values = take_over(model.to_onnx(batch), writer, nhwc, model.source.file)
+    raw = name_outputs(writer, outputs, facts_from_keras(model), spec)
     return ImportedNetwork(
-        outputs=name_outputs(writer, outputs, facts_from_keras(model), spec),
-        twins=layer_twins(model, values, [output.value_name for output in spec.network_outputs]),
+        outputs=raw,
+        twins=layer_twins(model, values, outputs, [output.value_name for output in spec.network_outputs]),
         quantization="float32",
         activations="float32",
         leaky_relu="float",
@@ -217,11 +225,12 @@ def import_keras(
 
 
 def layer_twins(
-    model: LoadedKeras, values: dict[str, ir.Value], raw: Collection[str] = (HEAD,)
+    model: LoadedKeras, values: dict[str, ir.Value], outputs: Sequence[ir.Value] = (), raw: Collection[str] = (HEAD,)
 ) -> dict[str, TensorTwin]:
-    """Layer name -> the last value computed in that layer's scope.
+    """Layer name -> the last value computed in that layer's scope, or the network's output that the layer ends with.
 
-    TensorFlow names tensors ``<model>/<layer>/<operation>``; Keras 3 puts the same suffix behind every scope.
+    TensorFlow names tensors ``<model>/<layer>/<operation>``; Keras 3 puts the same suffix behind every scope. An output
+    has no scope; behind a layer's values stands the layer's own bias or activation there, unless it only turns them.
     """
     layers = {layer.name for layer in model.source.layers}
     twins: dict[str, TensorTwin] = {}
@@ -236,6 +245,10 @@ def layer_twins(
                 rank = 0 if value.shape is None else len(value.shape)
                 layout = "NHWC->NCHW" if rank == 4 and value.name not in raw else "same"
                 twins[layer] = TensorTwin(value.name, layout, 0)
+    for layer, value in zip(model.output_layers, outputs, strict=False):
+        producer = value.producer()
+        if layer in twins and value.name is not None and producer is not None and producer.op_type != "Transpose":
+            twins[layer] = TensorTwin(value.name, "same", 0)
     return twins
 
 

@@ -39,6 +39,7 @@ def network(inputs: Shapes = (IMAGE,), outputs: Shapes = (GRID,)) -> LoadedKeras
             output_shapes=outputs,
             output_names=tuple(f"out_{i}" for i in range(len(outputs))),
             output_activations=((),) * len(outputs),
+            output_layers=("conv",) * len(outputs),
             to_onnx=exported,
         ),
     )
@@ -117,6 +118,16 @@ def test_twins_follow_the_suffix_that_keras_3_puts_behind_every_scope() -> None:
         "conv": "net_1/conv_1/Conv2D",
         "conv_1": "net_1/conv_1_1/Relu",
     }
+
+
+@pytest.mark.parametrize(
+    ("last", "twin"), [("Softmax", ("head", "same")), ("Transpose", ("net/conv/MatMul", "NHWC->NCHW"))]
+)
+def test_a_layer_s_activation_that_is_the_network_s_output_is_its_twin(last: str, twin: tuple[str, str]) -> None:
+    product = ir.Value(name="net/conv/MatMul", shape=ir.Shape([1, 4, 4, 4]))
+    output = ir.node(last, [product], outputs=[ir.Value(name="head", shape=product.shape)]).outputs[0]
+    twins = layer_twins(network(), {"net/conv/MatMul": product, "Identity": output}, [output])
+    assert (twins["conv"].onnx, twins["conv"].layout) == twin
 
 
 @pytest.mark.parametrize(
