@@ -121,6 +121,11 @@ def reason_of(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def counted(number: int, one: str, many: str) -> str:
+    """A number with what it counts: ``1 class``, ``2 classes``."""
+    return f"{number:,} {one if number == 1 else many}"
+
+
 def list_some(texts: Sequence[str]) -> str:
     """The first texts of a list and how many more there are.
 

@@ -29,7 +29,7 @@ from converters.description.values import (
     resolve_rescaling,
     settle_unit,
 )
-from converters.errors import OptionError
+from converters.errors import OptionError, counted
 from converters.heads import HEADS, recognise
 from converters.spec import SIDECAR_SUFFIX, Anchors, Rescaling
 
@@ -180,7 +180,8 @@ class AllStatements:
         names = self.names_of_people
         if names is not None and len(names) != count:
             raise OptionError(
-                f"'{self.facts.file}': its output scores {count} classes, {len(names)} are named; check --classes"
+                f"'{self.facts.file}': its output scores {counted(count, 'class', 'classes')}, {len(names)} are named; "
+                "check --classes"
             )
 
     def fitting(self, head: Head) -> AllStatements:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 import numpy as np
 
 from converters import require
+from converters.errors import counted
 from converters.heads import nodes
 from converters.heads.arithmetic import Float32, cells_xy, centers_and_sizes, corners_from_centers
 
@@ -194,8 +195,9 @@ class Head(ABC):
         sizes = (boxes[:, 2:] - boxes[:, :2]) * np.array([width, height], np.float32)
         order = np.argsort(sizes.prod(axis=1), kind="stable")
         least, most = (f"{sizes[i, 0]:.0f} x {sizes[i, 1]:.0f}" for i in order[[0, -1]])
+        count = counted(self.num_boxes, "box", "boxes")
         return (
-            ("head", f"{self.kind}, {self.num_boxes} boxes, {self.num_classes} classes"),
+            ("head", f"{self.kind}, {count}, {counted(self.num_classes, 'class', 'classes')}"),
             ("default boxes", f"in pixels (w x h): {least} to {most}"),
         )
 

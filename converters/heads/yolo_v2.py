@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 
 from converters import require
-from converters.errors import OptionError
+from converters.errors import OptionError, counted
 from converters.heads import nodes
 from converters.heads.arithmetic import (
     LEAST_PROBABILITY,
@@ -214,11 +214,11 @@ def fit_num_classes(file: str, shape: tuple[int, ...], num_anchors: int, named: 
     """
     channels, classes, fit = math.prod(shape[2:]), dict(fitting_counts(shape)).get(num_anchors), describe_fit(shape)
     if len(shape) == 4 and classes is None:
-        stated = _count(num_anchors, "anchor is", "anchors are")
+        stated = counted(num_anchors, "anchor is", "anchors are")
         raise OptionError(f"'{file}': {stated} stated, but {fit}: check --anchors")
-    anchors = _count(num_anchors, "anchor", "anchors")
+    anchors = counted(num_anchors, "anchor", "anchors")
     if named is not None and classes != named:
-        made = f"{anchors} x (5 + {_count(named, 'class', 'classes')}) = {num_anchors * (5 + named)} channels"
+        made = f"{anchors} x (5 + {counted(named, 'class', 'classes')}) = {num_anchors * (5 + named)} channels"
         raise OptionError(f"'{file}': {made}, the head has {channels}; {fit}: check --anchors and --classes")
     if classes is None:
         made = f"{anchors} x (5 + classes) cannot make the head's {channels} channels"
@@ -231,11 +231,11 @@ def describe_fit(shape: tuple[int, ...]) -> str:
     fits, channels = fitting_counts(shape), math.prod(shape[2:])
     if len(shape) == 4:
         ((anchors, classes),) = fits
-        stated = f"{_count(anchors, 'anchor', 'anchors')}, {_count(classes, 'class', 'classes')}"
+        stated = f"{counted(anchors, 'anchor', 'anchors')}, {counted(classes, 'class', 'classes')}"
         return f"its last axes {list(shape[2:])} state {stated}"
     if not fits:
         return f"no anchors and classes make {channels} channels: no YOLO v2 head (--head none keeps it raw)"
-    parts = [f"{_count(a, 'anchor', 'anchors')} with {_count(nc, 'class', 'classes')}" for a, nc in fits]
+    parts = [f"{counted(a, 'anchor', 'anchors')} with {counted(nc, 'class', 'classes')}" for a, nc in fits]
     return f"{channels} channels fit {' or '.join(parts)}"
 
 
@@ -250,7 +250,3 @@ def fitting_counts(shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
     small = [a for a in range(1, math.isqrt(max(channels, 0)) + 1) if channels % a == 0]
     divisors = sorted({*small, *(channels // a for a in small)})
     return tuple((a, channels // a - 5) for a in divisors if channels // a > 5)
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 
 from converters import require
+from converters.errors import counted
 from converters.heads import head_from_dict
 from converters.heads.base import Head, RawOutput
 from converters.heads.nms import MAX_CANDIDATES
@@ -206,12 +207,11 @@ class DetectorSpec:
             return
         if self.raw_outputs and self.raw_outputs != self.head.raw_outputs():
             raise ValueError(f"raw_outputs are {self.raw_outputs}, the head needs {self.head.raw_outputs()}")
+        classes = counted(self.head.num_classes, "class", "classes")
         if len(self.class_names) != self.head.num_classes and (self.class_names or self.gives_boxes):
-            raise ValueError(f"the head has {self.head.num_classes} classes, got class names {self.class_names}")
+            raise ValueError(f"the head has {classes}, got class names {self.class_names}")
         if self.suppression.classes_per_box > self.head.num_classes:
-            raise ValueError(
-                f"classes_per_box is {self.suppression.classes_per_box}, the head has {self.head.num_classes} classes"
-            )
+            raise ValueError(f"classes_per_box is {self.suppression.classes_per_box}, the head has {classes}")
 
     @property
     def gives_boxes(self) -> bool:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from converters.errors import counted
 from xdet.inspection.coverage import RENAMED
 from xdet.writing.blocks import Items, Report, Section, Table, Text
 from xdet.writing.text import format_count, format_duration, format_share, format_size, image_names
@@ -219,7 +220,8 @@ def _machine_lines(benchmark: Benchmark) -> Iterator[str]:
     if benchmark.machine.saturates:
         yield "The fast int8 kernels saturate on this processor: ONNX Runtime runs its exact, slower ones"
     options = benchmark.options
-    pictures = "the 2 photographs of xdet" if benchmark.embedded_images else f"{benchmark.images} photographs"
+    pictures = counted(benchmark.images, "photograph", "photographs")
+    pictures = "the 2 photographs of xdet" if benchmark.embedded_images else pictures
     yield f"{options.blocks} alternating blocks, one session at a time; {pictures}"
 
 

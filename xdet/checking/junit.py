@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from xml.etree import ElementTree as ET
 
+from converters.errors import counted
 from xdet.checking.report import ADVICE, TITLES, missing_text, parts_words, troubles, verdict_text
 from xdet.writing.blocks import plain
 from xdet.writing.text import printable
@@ -81,7 +82,12 @@ def _cases(result: CheckResult) -> Iterator[_Case]:
     elif result.layers is not None:
         fault = result.layers.first_fault
         wrong = [] if fault is None else [f"the first at fault is {fault.tensor!r}"]
-        yield _failed_or("source", "layers", wrong, f"{len(result.layers.layers)} layers compared, none at fault")
+        yield _failed_or(
+            "source",
+            "layers",
+            wrong,
+            f"{counted(len(result.layers.layers), 'layer', 'layers')} compared, none at fault",
+        )
     yield from map(_cpu_case, result.other_cpus)
 
 

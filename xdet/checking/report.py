@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from converters.errors import counted
 from xdet.checking.tolerance import tolerance_text
 from xdet.writing.blocks import Cell, Folded, Items, Report, Section, Strips, Table, Text, Verdict, Wrong
 from xdet.writing.terminal import report_text
@@ -356,7 +357,7 @@ def _layer_blocks(result: CheckResult) -> Iterator[Block]:
     fused: tuple[Inline, ...] = ("has the same head",)
     if comparison.fused_differs:
         fused = ("differs in ", comparison.fused_differs, " values of the head")
-    yield Text((f"{len(comparison.layers)} layers compared, {message}; the fused run ", *fused))  # type: ignore[arg-type]
+    yield Text((f"{counted(len(comparison.layers), 'layer', 'layers')} compared, {message}; the fused run ", *fused))  # type: ignore[arg-type]
     yield from (Text(line, soft=True) for line in _unit_lines(comparison))
     rows = tuple(_layer_row(i + 1, layer) for i, layer in enumerate(comparison.layers))
     faults = frozenset(i for i, layer in enumerate(comparison.layers) if layer.is_at_fault)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from converters.errors import counted
 from xdet.cli.console import STDOUT, json_outputs, print_line, print_report, progress_bar, write_json
 from xdet.detection.batch import (
     LABELS,
@@ -219,7 +220,10 @@ def _write_results(
     earlier += f" ({failed} without a result, tried again)" if failed else ""
     print_line(f"{json}: {_count(results)}{earlier}, {results.failed} without a result")
     if results.failed:
-        print_line(f"xdet: {results.failed} of {len(results.done)} images failed; '{json}' says why", err=True)
+        print_line(
+            f"xdet: {results.failed} of {counted(len(results.done), 'image', 'images')} failed; '{json}' says why",
+            err=True,
+        )
         raise typer.Exit(3)
 
 
@@ -303,5 +307,5 @@ def _print_frame(name: str, each: FrameDetections) -> None:
 
 def _count(results: ResultsFile) -> str:
     images, frames = results.images, results.frames
-    counted = [f"{images} images"] if images or not frames else []
-    return " and ".join([*counted, *([f"{frames} frames"] if frames else [])])
+    parts = [counted(images, "image", "images")] if images or not frames else []
+    return " and ".join([*parts, *([counted(frames, "frame", "frames")] if frames else [])])

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from converters.convert import convert_to_bytes
 from converters.description.statements import SourceOptions
-from converters.errors import OptionError
+from converters.errors import OptionError, counted
 from converters.heads.nms import decode_head, detect_from_head
 from converters.options import ConvertOptions
 from converters.sources import describe, open_source
@@ -161,7 +161,7 @@ def side_by_side(image: Path, readings: dict[StatedUnit, Detections]) -> NDArray
         left = place * (width + GAP)
         drawn = draw_detections(np.array(photo), replace(detections, width=width, height=height)[:SHOWN])
         canvas.paste(Image.fromarray(drawn), (left, TITLE_HEIGHT))
-        title, font = f"{unit}: {len(detections)} boxes", ImageFont.load_default(14)
+        title, font = f"{unit}: {counted(len(detections), 'box', 'boxes')}", ImageFont.load_default(14)
         draw.text((left + 4, 4), title, fill="black", font=font)
     return np.array(canvas)
 
@@ -175,7 +175,7 @@ def trial_report(trial: UnitTrial) -> Report:
     return Report(
         "units of anchors",
         (Section("", (table,)), Section("", refused)),
-        lead=(f"{trial.photographs} photographs, boxes that score above {trial.score:g}:",),
+        lead=(f"{counted(trial.photographs, 'photograph', 'photographs')}, boxes that score above {trial.score:g}:",),
         verdict=f"Look at the pictures in '{trial.pictures[0].parent}': the reading whose boxes fit is right; then "
         f"give {options}",
     )

@@ -15,6 +15,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from converters.errors import counted
 from converters.files import read_regular
 from converters.spec import ImageInput, ModelDocument, Rescaling
 from xdet.errors import DataError, ModelError, RuntimeUnavailableError, UsageError
@@ -182,8 +183,7 @@ def _with_low_threshold(model: bytes, document: ModelDocument) -> tuple[bytes, f
 def _facts(document: ModelDocument, *, title: str, lowest: float, samples: Sequence[str]) -> dict[str, Any]:
     """What the page reads of its model (``page.json``)."""
     image, thresholds = document.spec.image, document.spec.thresholds
-    classes = len(document.spec.class_names)
-    kinds = "1 class" if classes == 1 else f"{classes} classes"
+    kinds = counted(len(document.spec.class_names), "class", "classes")
     return {
         "schema": PAGE_SCHEMA,
         "title": title,

@@ -177,7 +177,7 @@ def test_yolo_v3_gives_the_finest_grid_the_first_anchors() -> None:
             "in pixels, the default: 6 of 6 anchors are thinner than a pixel",
         ),
         (GRIDS, SourceOptions(anchors=PIXELS, anchor_unit="cell"), "cells differ from grid to grid"),
-        (GRIDS, SourceOptions(anchors=PIXELS, class_names=("a", "b")), "scores 1 classes, 2 are named"),
+        (GRIDS, SourceOptions(anchors=PIXELS, class_names=("a", "b")), "scores 1 class, 2 are named"),
         (GRIDS, SourceOptions(head="yolo_v2", anchors=PIXELS), "yolo_v2: a YOLO v2 head is one output"),
         (facts((6, CELLS)), SourceOptions(class_names=("a",)), "scores 2 classes, 1 are named"),
         (facts((6, CELLS)), SourceOptions(head="yolo_v5"), "yolo_v5: one list of boxes is expected, boxes by values"),

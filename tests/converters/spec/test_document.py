@@ -242,7 +242,7 @@ def test_a_raw_head_of_contract_1_keeps_what_is_known_of_it() -> None:
     [
         ({"head": "ssd"}, "head must be one of yolo_v2, none, got 'ssd'"),
         ({"anchors": None}, "a yolo_v2 head needs anchors and class names"),
-        ({"class_names": []}, "the head has 1 classes, got class names"),
+        ({"class_names": []}, "the head has 1 class, got class names"),
         ({"head_channels": 13}, r"anchors and classes make \(1, 2, 12\), the head has \(1, 2, 13\)"),
         ({"head_channels": 10}, "num_classes must be a whole number"),
         ({"grid_h": 7.0}, "grid_h must be a whole number"),

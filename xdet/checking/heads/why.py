@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from converters.errors import counted
 from converters.heads.arithmetic import iou_xyxy
 from converters.heads.base import split_outputs
 from converters.heads.nms import MAX_CANDIDATES, competing_scores, decode_head, detect_from_head, limit_candidates
@@ -263,7 +264,7 @@ def _without_rival(side: Side, key: Key, thresholds: Thresholds) -> Why:
     of_class = [other for other in side.kept if other[1] == key[1]]
     if most is not None and len(of_class) >= most:
         last = min(of_class, key=lambda other: (float(side.scores[other]), -other[0]))
-        return _cut_off(side, key, last, f"{most} boxes of its class are kept")
+        return _cut_off(side, key, last, f"{counted(most, 'box', 'boxes')} of its class kept")
     leaders = [other for other in side.kept if side.leader(other) == other]
     if is_full := len(side.kept) >= thresholds.max_detections:
         leaders = list(side.kept)
@@ -271,7 +272,7 @@ def _without_rival(side: Side, key: Key, thresholds: Thresholds) -> Why:
         worst_first = sorted(leaders, key=lambda other: rank(other, side.rule), reverse=True)
         last = min(worst_first, key=lambda other: float(side.scores[other]))
         decided = side.ranks_first(key, last) and side.ties(key, last)  # of equal raw scores the lower index
-        return _cut_off(side, key, last, f"{len(leaders)} boxes are kept", decided=decided)
+        return _cut_off(side, key, last, f"{counted(len(leaders), 'box', 'boxes')} kept", decided=decided)
     message = f"score {side.scores[key]:.7g} is above the threshold and no kept box overlaps it enough"
     return Why("head", (key,), float("inf"), message)
 

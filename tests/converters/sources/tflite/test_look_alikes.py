@@ -135,7 +135,7 @@ def test_anchors_of_st_yolo_x_are_cells_of_their_own_grid(tmp_path: Path) -> Non
             "5 anchors .* over 3 grids cannot make 14",
         ),
         (three_grids(14, anchors_first=2), SourceOptions(anchors=PIXELS[:3]), "3 anchors .* cannot make 14"),
-        (blazeface(), SourceOptions(class_names=("face", "hand")), "scores 1 classes, 2 are named"),
+        (blazeface(), SourceOptions(class_names=("face", "hand")), "scores 1 class, 2 are named"),
         (blazeface(), SourceOptions(head="fastestdet"), "fastestdet: a FastestDet head is one output"),
         (fastestdet(2), SourceOptions(head="blazeface"), "blazeface: a BlazeFace head is boxes"),
         (fastestdet(2), SourceOptions(class_names=("a",)), "scores 2 classes, 1 are named"),

@@ -253,7 +253,7 @@ def side_of_several(scores: list[list[float]], boxes: list[list[float]], limits:
         pytest.param([[0.9, 0.8, 0.1]], [[0.9, 0.4, 0.1]], FAR[:1], (0, 1), "score",
             "score 0.4 is not above 0.5", id="a score"),
         pytest.param([[0.9, 0.8, 0.1], [0.6, 0.1, 0.1]], [[0.6, 0.55, 0.1], [0.7, 0.1, 0.1]], FAR, (0, 0), "limit",
-            "1 boxes are kept, the last with score 0.7, this one has 0.6", id="another box"),
+            "1 box kept, the last with score 0.7, this one has 0.6", id="another box"),
     ],
 )  # fmt: skip
 def test_why_a_class_of_a_box_has_no_row(
