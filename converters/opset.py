@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from converters.spec import ModelDocument
 
 AXES_BY_OPERAND = {"ReduceMean": 18}  # operator -> the first opset in which constant axes are an operand
+# From this opset on ONNX Runtime 1.27 to 1.32 rewrites QuantizeLinear with int8 codes into one that it then refuses:
+# output_dtype int8, and the zero-point uint8 (1.20 to 1.26 do not).
+NO_INT8_CODES = 21
 
 
 def upgraded(proto: onnx.ModelProto, opset: int, file: str, advice: str = "") -> onnx.ModelProto:
@@ -60,6 +63,11 @@ def stamp_opset(model: ir.Model, requested: int | None) -> None:
     Raises:
         OptionError: the requested opset does not take the graph; names the operators.
     """
+    if requested is not None and requested >= NO_INT8_CODES and any(map(_writes_int8, model.graph)):
+        raise OptionError(
+            f"`opset` {requested} with int8 activation codes makes a file that ONNX Runtime 1.27 to 1.32 cannot load; "
+            f"choose an `opset` below {NO_INT8_CODES}, or `activations` uint8"
+        )
     taking = (opset for opset in IR_VERSIONS if all(_takes(opset, node) for node in model.graph))  # looked at on demand
     refused: dict[str, str] = {}
     for node in () if requested is None else refused_nodes(model.graph, requested):
@@ -98,6 +106,10 @@ def oldest_runtimes(model: ir.Model, document: ModelDocument) -> dict[str, str]:
         others = {name: release for name, release in others.items() if name not in refusing}
         others["openvino"] = ANY_SIZE_OPENVINO
     return {**dict.fromkeys(ONNXRUNTIMES, oldest), **others}
+
+
+def _writes_int8(node: ir.Node) -> bool:
+    return node.op_type == "QuantizeLinear" and _dtype(node.outputs[0]) == ir.DataType.INT8
 
 
 def _takes(opset: int, node: ir.Node) -> bool:

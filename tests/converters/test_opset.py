@@ -13,7 +13,7 @@ import pytest
 from converters.errors import OptionError
 from converters.graph import infer_shapes
 from converters.heads.yolo_v2 import YoloV2
-from converters.opset import oldest_runtimes, refused_nodes, stamp_opset
+from converters.opset import NO_INT8_CODES, oldest_runtimes, refused_nodes, stamp_opset
 from converters.options import ConvertOptions
 from converters.spec.contract import ANY_SIZE_OPENVINO, IR_VERSIONS, ONNXRUNTIME, ONNXRUNTIMES, OTHER_RUNTIMES
 from tests.converters.sessions import session_of
@@ -109,6 +109,17 @@ def test_an_opset_below_the_graphs_is_refused_with_every_operator_that_needs_mor
     body: str, opset: int, said: str
 ) -> None:
     with pytest.raises(OptionError, match=said):
+        stamp_opset(model_of(body), opset)
+
+
+@pytest.mark.parametrize("opset", [21, 22])
+def test_int8_codes_are_refused_in_opsets_where_onnx_runtime_cannot_load_them(opset: int) -> None:
+    body = (
+        "s = Constant <value = float {0.5}> () z = Constant <value = int8 {3}> () q = QuantizeLinear(x, s, z) "
+        "y = DequantizeLinear(q, s, z)"
+    )
+    stamp_opset(model_of(body), NO_INT8_CODES - 1)
+    with pytest.raises(OptionError, match=f"`opset` {opset} with int8 .* 1.27 to 1.32 cannot load; .* below 21, or"):
         stamp_opset(model_of(body), opset)
 
 
