@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from converters.spec import ModelDocument
 
 AXES_BY_OPERAND = {"ReduceMean": 18}  # operator -> the first opset in which constant axes are an operand
-# From this opset on ONNX Runtime 1.27 to 1.32 rewrites QuantizeLinear with int8 codes into one that it then refuses:
-# output_dtype int8, and the zero-point uint8 (1.20 to 1.26 do not).
+# From this opset on ONNX Runtime 1.27 to 1.32 moves a QuantizeLinear of int8 codes over a Transpose, states output_dtype
+# int8 there, makes the zero-point uint8, and then refuses both (1.20 to 1.26 do not).
 NO_INT8_CODES = 21
 
 
@@ -65,7 +65,7 @@ def stamp_opset(model: ir.Model, requested: int | None) -> None:
     """
     if requested is not None and requested >= NO_INT8_CODES and any(map(_writes_int8, model.graph)):
         raise OptionError(
-            f"`opset` {requested} with int8 activation codes makes a file that ONNX Runtime 1.27 to 1.32 cannot load; "
+            f"`opset` {requested} with int8 activation codes: ONNX Runtime 1.27 to 1.32 cannot load many such files; "
             f"choose an `opset` below {NO_INT8_CODES}, or `activations` uint8"
         )
     taking = (opset for opset in IR_VERSIONS if all(_takes(opset, node) for node in model.graph))  # looked at on demand
