@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from converters.spec import ModelDocument
 
 AXES_BY_OPERAND = {"ReduceMean": 18}  # operator -> the first opset in which constant axes are an operand
-# From this opset on ONNX Runtime 1.27 to 1.32 moves a QuantizeLinear of int8 codes over a Transpose, states output_dtype
-# int8 there, makes the zero-point uint8, and then refuses both (1.20 to 1.26 do not).
+# From this opset on ONNX Runtime 1.27 to 1.32 moves a QuantizeLinear of int8 codes over a Transpose, states there that
+# its output_dtype is int8, makes the zero-point uint8, and then refuses the two (1.20 to 1.26 do not).
 NO_INT8_CODES = 21
 
 
