@@ -163,15 +163,13 @@ def _pair(*cases: Case) -> Row:
     return Row(arithmetic.combine, _BINARY, cases, "elementwise", (0, 1), ties=True)
 
 
-def _convolution(handler: Handler, onnx: str, weights: Weights) -> Row:
-    return Row(handler, _CONVOLUTION, (Case(onnx, "XNNPACK"),), "convolution", (1, 2), weights)
+def _convolution(onnx: str, weights: Weights) -> Row:
+    return Row(products.convolution, _CONVOLUTION, (Case(onnx, "XNNPACK"),), "convolution", (1, 2), weights)
 
 
 OPERATORS: Mapping[str, Row] = {
-    "CONV_2D": _convolution(products.conv_2d, "Conv", Weights(0, products.fits_convolution)),
-    "DEPTHWISE_CONV_2D": _convolution(
-        products.depthwise_conv_2d, "Conv, one group per channel", Weights(3, products.fits_depthwise)
-    ),
+    "CONV_2D": _convolution("Conv", Weights(0, products.fits_convolution)),
+    "DEPTHWISE_CONV_2D": _convolution("Conv, one group per channel", Weights(3, products.fits_depthwise)),
     "FULLY_CONNECTED": _row(
         products.fully_connected,
         Signature((2, 3), optional=(2,), ranks=((1, 2),)),
@@ -212,13 +210,13 @@ OPERATORS: Mapping[str, Row] = {
         codes_as_numbers=(1,),
     ),
     "MAX_POOL_2D": _row(
-        averages.max_pool_2d,
+        averages.pool,
         _POOL,
         Case("MaxPool", "XNNPACK", remark="built-in where strides are longer than the window, with the same codes"),
         step="pool",
     ),
     "AVERAGE_POOL_2D": _row(
-        averages.average_pool_2d,
+        averages.pool,
         _POOL,
         Case("AveragePool, zero-point at stored code 0 (1)", "built-in"),
         Case(
@@ -270,7 +268,7 @@ OPERATORS: Mapping[str, Row] = {
     "SQRT": _function("built-in", "towards zero; LiteRT stops at numbers below 0"),
     "TANH": _function("XNNPACK", "but within 0.00001 of a tie, where the C library's own tanh decides"),
     "SQUARE": _on_floats(activations.function, _UNARY),
-    "POW": _on_floats(arithmetic.power, _BINARY),
+    "POW": _on_floats(arithmetic.combine, _BINARY),
     "DIV": _pair(Case(_PAIRS, "built-in", remark="but for a divisor of 0, whose result is not defined")),
     "ARG_MAX": _row(
         averages.arg_max, _BINARY, Case("ArgMax", "built-in", remark="the first of equal codes"), codes_as_numbers=(0,)
@@ -407,8 +405,8 @@ OPERATORS: Mapping[str, Row] = {
     "SPLIT": _moved(moving.split, Signature((2, 2), outputs=(1, MANY))),
     "PACK": _moved(moving.pack, Signature((1, MANY))),
     "UNPACK": _moved(moving.unpack, Signature((1, 1), outputs=(1, MANY))),
-    "DEPTH_TO_SPACE": replace(_moved(moving.depth_to_space, _BLOCKS), keeps_scale=True),
-    "SPACE_TO_DEPTH": replace(_moved(moving.space_to_depth, _BLOCKS), keeps_scale=True),
+    "DEPTH_TO_SPACE": replace(_moved(moving.regroup, _BLOCKS), keeps_scale=True),
+    "SPACE_TO_DEPTH": replace(_moved(moving.regroup, _BLOCKS), keeps_scale=True),
     "SHAPE": _row(
         moving.shape_operator,
         _UNARY,

@@ -86,7 +86,7 @@ def gate_of(model: TfliteModel, op: TfliteOperator) -> int | None:
 
 
 def combine(context: ImportContext) -> None:
-    """ADD, SUB, MUL and DIV."""
+    """ADD, SUB, MUL and DIV, and POW, which is of float32 numbers alone."""
     op, (a, b) = context.op, _in_order(context)
     quantized = all(context.is_quantized(index) for index in (a, b, context.target))
     if not (context.match_litert and quantized):
@@ -216,11 +216,6 @@ def _codes(context: ImportContext, case: PairCase, index: int) -> Integers:
     if index not in context.constants:
         return all_codes(case)
     return np.unique(context.constants[index]).astype(np.int64) + context.shift(index)
-
-
-def power(context: ImportContext) -> None:
-    """POW of float32 numbers."""
-    _close_plainly(context, *context.op.inputs[:2])
 
 
 def extreme(context: ImportContext) -> None:

@@ -137,7 +137,7 @@ def resize_bilinear(context: ImportContext) -> None:
     same = context.is_quantized(source) and context.params(source).same_as(context.params(target))
     exact = all(axis.is_coarse for axis in weights) or not (context.match_litert and same)
     if not (exact or context.keeps_fused()):
-        close_resize(context, *weights)
+        _close_in_integers(context, *weights)
         return
     before, after = _pivot_at(context, int(np.iinfo(context.tensor(source).dtype).min))
     context.define_quantized(_linear(context, context.adjusted_float_of(source, before)), after)
@@ -221,8 +221,7 @@ def axis_weights(op: TfliteOperator, size: int, new_size: int) -> AxisWeights:
     return AxisWeights(lower, np.minimum(lower + 1, size - 1), weight)
 
 
-def close_resize(context: ImportContext, rows: AxisWeights, columns: AxisWeights) -> None:
-    """Resize the codes of an operator's input along height and width."""
+def _close_in_integers(context: ImportContext, rows: AxisWeights, columns: AxisWeights) -> None:
     lift = LIFT if context.activations == "int8" else 0
 
     def step(kind: str, value: ir.Value, number: int, constant: str, suffix: str) -> ir.Value:
@@ -257,40 +256,29 @@ def _interpolated(context: ImportContext, value: ir.Value, axis: int, weights: A
     return context.node("Add", terms, what)
 
 
-def max_pool_2d(context: ImportContext) -> None:
-    """MAX_POOL_2D; padding never wins the maximum in either format."""
-    close_with_activation(context, _pool(context, "MaxPool", context.float_of(context.source)))
-
-
-def average_pool_2d(context: ImportContext) -> None:
-    """AVERAGE_POOL_2D; padded pixels are not counted in either format."""
-    if context.is_quantized(context.target):
+def pool(context: ImportContext) -> None:
+    """MAX_POOL_2D, in which padding never wins, and AVERAGE_POOL_2D, which does not count it: in either format."""
+    is_average, after = context.op.op == "AVERAGE_POOL_2D", None
+    if is_average and context.is_quantized(context.target):
         before, after = _pivot_at(context, stored_code=0)
         real = context.adjusted_float_of(context.source, before)
     else:
-        real, after = context.float_of(context.source), None
-    close_with_activation(context, _pool(context, "AveragePool", real, count_include_pad=0), after)
-
-
-def _pool(context: ImportContext, kind: str, real: ir.Value, **attributes: Any) -> ir.Value:
+        real = context.float_of(context.source)
     windows, strides = ([context.int_option(f"{what}_{side}") for side in "hw"] for what in ("filter", "stride"))
-    padding = _pool_padding(context, windows, strides)
-    return context.node(kind, [real], kernel_shape=windows, strides=strides, **padding, **attributes)
-
-
-def _pool_padding(context: ImportContext, windows: list[int], strides: list[int]) -> dict[str, Any]:
-    """auto_pad rather than pads: the ONNX reference evaluator pools wrongly with explicit one-sided pads.
-
-    Where strides are longer than the window, runtimes would pad by a negative number for SAME_UPPER.
-    """
     axes = list(zip(context.shape(context.source)[1:3], windows, strides, strict=True))
     pads = [same_padding(*axis) for axis in axes]
+    # auto_pad, not pads: the ONNX reference evaluator pools wrongly with explicit one-sided pads
+    padding: dict[str, Any] = {"auto_pad": "SAME_UPPER"}
     if context.op.options["padding"] != "SAME" or not any(map(any, pads)):
-        return {"auto_pad": "VALID"}
-    if any(stride > window for _, window, stride in axes):
+        padding = {"auto_pad": "VALID"}
+    elif any(stride > window for _, window, stride in axes):  # runtimes would pad by a negative number for SAME_UPPER
         (top, bottom), (left, right) = pads
-        return {"pads": [top, left, bottom, right]}
-    return {"auto_pad": "SAME_UPPER"}
+        padding = {"pads": [top, left, bottom, right]}
+    if is_average:
+        padding["count_include_pad"] = 0
+    kind = "AveragePool" if is_average else "MaxPool"
+    real = context.node(kind, [real], kernel_shape=windows, strides=strides, **padding)
+    close_with_activation(context, real, after)
 
 
 def mean(context: ImportContext) -> None:
@@ -356,7 +344,7 @@ def reduce_extreme(context: ImportContext) -> None:
 def arg_max(context: ImportContext) -> None:
     """ARG_MAX over one constant axis: the first place of the largest code or number."""
     source, target = context.source, context.target
-    axis = context.source_axis(source, int(context.constant_of(1).reshape(-1)[0]))
+    axis = context.source_axis(source, context.integers_of(1)[0])
     places = context.node("ArgMax", [context.codes_of(source)], axis=context.axis(source, axis), keepdims=1)
     places = _without_axes(context, places, [axis])
     context.define(target, context.writer.op("Cast", [places], context.names[target], to=INT32))

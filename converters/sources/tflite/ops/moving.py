@@ -92,27 +92,25 @@ def _axes(index: Sequence[AxisIndex]) -> int:
     return sum(entry is not None for entry in index)
 
 
-def depth_to_space(context: ImportContext) -> None:
-    """DEPTH_TO_SPACE: every channel group becomes a pixel of a block, by nodes on which all runtimes agree."""
+def regroup(context: ImportContext) -> None:
+    """DEPTH_TO_SPACE, where every channel group becomes a pixel of a block, and SPACE_TO_DEPTH, the reverse.
+
+    An NCHW value as one of six axes, permuted, and as four again, nodes on which all runtimes agree; the batch is left
+    to the runtime.
+    """
     (_, height, width, channels), block = context.shape(context.source), context.int_option("block_size")
-    if channels % block**2:
-        raise SourceFileError(f"{context.where} has {channels} channels for blocks of {block}")
-    kept = channels // block**2
-    _regroup(context, [block, block, kept, height, width], [0, 3, 4, 1, 5, 2], [kept, height * block, width * block])
-
-
-def space_to_depth(context: ImportContext) -> None:
-    """SPACE_TO_DEPTH: the pixels of every block become channels."""
-    (_, height, width, channels), block = context.shape(context.source), context.int_option("block_size")
-    if height % block or width % block:
-        raise SourceFileError(f"{context.where} cuts {height} x {width} into blocks of {block}")
-    rows, columns = height // block, width // block
-    six = [channels, rows, block, columns, block]
-    _regroup(context, six, [0, 3, 5, 1, 2, 4], [channels * block**2, rows, columns])
-
-
-def _regroup(context: ImportContext, six: list[int], perm: list[int], four: list[int]) -> None:
-    """An NCHW value as one of six axes, permuted, and as four again; the batch is left to the runtime."""
+    if context.op.op == "DEPTH_TO_SPACE":
+        if channels % block**2:
+            raise SourceFileError(f"{context.where} has {channels} channels for blocks of {block}")
+        deep = channels // block**2
+        six, perm = [block, block, deep, height, width], [0, 3, 4, 1, 5, 2]
+        four = [deep, height * block, width * block]
+    else:
+        if height % block or width % block:
+            raise SourceFileError(f"{context.where} cuts {height} x {width} into blocks of {block}")
+        rows, columns = height // block, width // block
+        six, perm = [channels, rows, block, columns, block], [0, 3, 5, 1, 2, 4]
+        four = [channels * block**2, rows, columns]
     real = context.moved_float_of(context.source)
     shape = context.initializer(np.array([0, *six], np.int64), "shape0")
     real = context.node("Reshape", [real, shape], "blocks")

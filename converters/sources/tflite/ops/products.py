@@ -74,27 +74,26 @@ def is_multiplied_by_xnnpack(model: TfliteModel, op: TfliteOperator) -> bool:
     return tensor.dtype == "int8" and tensor.quant is not None and not tensor.quant.zero_point.any()
 
 
-def conv_2d(context: ImportContext) -> None:
-    """CONV_2D: weights ``(out, h, w, in)`` become ``(out, in, h, w)``; grouped where the input has more channels."""
-    weights, channels = context.constant_of(1), context.shape(context.source)[3]
-    _convolution(context, weights.transpose(0, 3, 1, 2), "OHWI->OIHW", channels // weights.shape[3])
+def convolution(context: ImportContext) -> None:
+    """CONV_2D, in groups where the input has more channels than the weights, and DEPTHWISE_CONV_2D, a group a channel.
 
-
-def depthwise_conv_2d(context: ImportContext) -> None:
-    """DEPTHWISE_CONV_2D: weights ``(1, h, w, in * multiplier)`` become ``(in * multiplier, 1, h, w)`` in groups."""
-    channels = context.shape(context.source)[3]
-    _convolution(context, context.constant_of(1).transpose(3, 0, 1, 2), "1HWO->O1HW", channels)
-
-
-def _convolution(context: ImportContext, weights_oihw: NDArray[Any], layout: str, groups: int) -> None:
-    kernel = list(weights_oihw.shape[2:])
+    Weights ``(out, h, w, in)`` become ``(out, in, h, w)``, those of a depthwise one, ``(1, h, w, in * multiplier)``,
+    ``(in * multiplier, 1, h, w)``.
+    """
+    weights, (_, *sizes, groups) = context.constant_of(1), context.shape(context.source)
+    if context.op.op == "CONV_2D":
+        groups //= weights.shape[3]
+        weights, layout = weights.transpose(0, 3, 1, 2), "OHWI->OIHW"
+    else:
+        weights, layout = weights.transpose(3, 0, 1, 2), "1HWO->O1HW"
+    kernel = list(weights.shape[2:])
     strides, dilations = ([context.int_option(f"{what}_{side}") for side in "hw"] for what in ("stride", "dilation"))
     pads = [0, 0, 0, 0]
     if context.op.options["padding"] != "VALID":
-        axes = zip(context.shape(context.source)[1:3], kernel, strides, dilations, strict=True)
+        axes = zip(sizes, kernel, strides, dilations, strict=True)
         (top, bottom), (left, right) = (same_padding(*axis) for axis in axes)
         pads = [top, left, bottom, right]
-    operands = [context.float_of(context.source), _weights(context, weights_oihw, layout), *_bias(context)]
+    operands = [context.float_of(context.source), _weights(context, weights, layout), *_bias(context)]
     real = context.node(
         "Conv", operands, kernel_shape=kernel, strides=strides, dilations=dilations, group=groups, pads=pads
     )
@@ -102,14 +101,10 @@ def _convolution(context: ImportContext, weights_oihw: NDArray[Any], layout: str
 
 
 def _weights(context: ImportContext, weights: NDArray[Any], layout: str) -> ir.Value:
-    """The weights' codes as the source has them, dequantised along their first axis, with a zero-point of their own.
-
-    Float weights stay what they are.
-    """
+    """The weights' codes as the source has them, dequantised along their first axis; float weights as they are."""
     index = context.op.inputs[1]
-    if weights.dtype == np.float32:
-        return _float_constant(context, index, weights, layout)
-    return _integer_constant(context, index, weights, context.own_quant(index), layout)
+    params = None if weights.dtype == np.float32 else context.own_quant(index)
+    return _constant(context, index, weights, params, layout)
 
 
 def _bias(context: ImportContext) -> list[ir.Value]:
@@ -118,24 +113,20 @@ def _bias(context: ImportContext) -> list[ir.Value]:
         return []
     source, place, index = context.op.inputs[:3]
     bias = context.constant_of(2).reshape(-1)
-    if bias.dtype == np.float32:
-        return [_float_constant(context, index, bias, "same")]
-    params = bias_params(context.params(source), context.own_quant(place))
-    return [_integer_constant(context, index, bias, params, "same")]
+    is_float = bias.dtype == np.float32
+    params = None if is_float else bias_params(context.params(source), context.own_quant(place))
+    return [_constant(context, index, bias, params, "same")]
 
 
-def _float_constant(context: ImportContext, index: int, array: NDArray[Any], layout: str) -> ir.Value:
-    """Float weights or a float bias of one operator."""
-    value = context.writer.constant(array, context.writer.unique(f"{context.names[index]}/float"))
-    _tell_twin(context, index, value, layout)
-    return value
-
-
-def _integer_constant(
-    context: ImportContext, index: int, codes: NDArray[Any], params: QuantParams, layout: str
+def _constant(
+    context: ImportContext, index: int, array: NDArray[Any], params: QuantParams | None, layout: str
 ) -> ir.Value:
-    """Integer weights or an integer bias of one operator, dequantised."""
-    value, real = constant_node(context.writer, codes, params, context.names[index])
+    """Weights or a bias of one operator: integers dequantised by ``params``, or float numbers."""
+    name = context.names[index]
+    if params is None:
+        value = real = context.writer.constant(array, context.writer.unique(f"{name}/float"))
+    else:
+        value, real = constant_node(context.writer, array, params, name)
     _tell_twin(context, index, value, layout)
     return real
 
@@ -309,22 +300,24 @@ def phase_kernel(weights: NDArray[Any], rows: PhaseAxis, columns: PhaseAxis, zer
 
 def transpose_conv(context: ImportContext) -> None:
     """TRANSPOSE_CONV: operands are the output's shape, weights ``(out, h, w, in)``, the image and perhaps a bias."""
-    picture, target = context.op.inputs[2], context.target
+    (place, picture), target = context.op.inputs[1:3], context.target
     _require_fit(context)
-    axes = _axes(context)
-    rows, columns = axes
+    sizes, new_sizes, kernel = (context.shape(index)[1:3] for index in (picture, target, place))
+    strides, same = [context.int_option(f"stride_{side}") for side in "hw"], context.op.options["padding"] == "SAME"
+    axes = zip(sizes, new_sizes, kernel, strides, strict=True)
+    rows, columns = (phase_axis(*axis, same=same) for axis in axes)
     window = {
         "kernel_shape": [rows.span, columns.span],
         "pads": [rows.pads[0], columns.pads[0], rows.pads[1], columns.pads[1]],
     }
     if is_sparse(context.model, context.op) and is_fixed_point(context):
-        _close_sparse(context, axes, window)
+        _close_sparse(context, (rows, columns), window)
         return
-    operands = [context.float_of(picture), *_constants(context, axes)]
+    operands = [context.float_of(picture), *_constants(context, (rows, columns))]
     real = context.node("Conv", operands, "phases", **window)
     if context.is_quantized(target):
         real = context.rounded(real, context.params(target), ("phases/codes", "phases/dequantized"))
-    close_with_activation(context, _side_by_side(context, real, axes))
+    close_with_activation(context, _side_by_side(context, real, (rows, columns)))
 
 
 def _close_sparse(context: ImportContext, axes: Axes, window: dict[str, list[int]]) -> None:
@@ -351,17 +344,6 @@ def _close_sparse(context: ImportContext, axes: Axes, window: dict[str, list[int
     halves_up = context.tensor(target).dtype == "uint8"
     result = requantized(context, sums, context.names[target], halves_up=halves_up, factors=factors)
     context.define(target, result)
-
-
-def _axes(context: ImportContext) -> Axes:
-    """Rows and columns, by the shapes of image, output and weights."""
-    sizes, new_sizes, kernel = (
-        context.shape(i)[1:3] for i in (context.op.inputs[2], context.target, context.op.inputs[1])
-    )
-    strides = [context.int_option(f"stride_{side}") for side in "hw"]
-    same = context.op.options["padding"] == "SAME"
-    down, across = (phase_axis(*axis, same=same) for axis in zip(sizes, new_sizes, kernel, strides, strict=True))
-    return down, across
 
 
 def _require_fit(context: ImportContext) -> None:
@@ -404,10 +386,10 @@ def _constants(context: ImportContext, axes: Axes) -> list[ir.Value]:
     repeats = 1 if quant.scale.size == 1 else phases
     params = QuantParams(np.tile(quant.scale, repeats), np.tile(quant.zero_point, repeats), quant.axis)
     kernel = phase_kernel(weights, *axes, int(quant.zero_point.flat[0]))
-    constants = [_integer_constant(context, place, kernel, params, "phases")]
+    constants = [_constant(context, place, kernel, params, "phases")]
     if bias is not None:
         numbers = bias_params(context.params(picture), params)
-        constants.append(_integer_constant(context, context.op.inputs[3], bias, numbers, "phases"))
+        constants.append(_constant(context, context.op.inputs[3], bias, numbers, "phases"))
     return constants
 
 
