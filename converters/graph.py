@@ -36,13 +36,14 @@ from converters.quant import QuantParams, quantize
 from converters.spec import IMAGE, NETWORK_IMAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from converters.spec import ImageInput, Rescaling
 
 LARGEST_WEIGHT = 1e30  # two of them have a product beyond float32
+OF_CODES = frozenset({"DequantizeLinear", "QuantizeLinear"})
 FUSED_PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})  # by ONNX Runtime, between pairs
 OPSET = 19  # while a graph is written; ``converters.opset`` decides what the file gets
 IR_VERSION = 9
@@ -238,6 +239,32 @@ def constant_of(value: ir.Value | None) -> NDArray[Any] | None:
 def constant_at(node: ir.Node, position: int) -> NDArray[Any] | None:
     """The array of an operand that is constant; None where it is computed or absent."""
     return constant_of(node.inputs[position]) if position < len(node.inputs) else None
+
+
+def taken_over(
+    writer: GraphWriter,
+    node: ir.Node,
+    ours: dict[ir.Value, ir.Value],
+    name: str,
+    constant_name: Callable[[int, ir.Value], str],
+) -> list[ir.Value | None]:
+    """What a node of another graph, which becomes ``name``, reads in the writer's; ``ours`` are the other's values.
+
+    Constants become initialisers, called by their place and value; every reader of a scale or zero-point gets its own.
+    """
+    operands: list[ir.Value | None] = []
+    for place, value in enumerate(node.inputs):
+        if value is None or value in ours:
+            operands.append(None if value is None else ours[value])
+            continue
+        array = constant_of(value)
+        assert array is not None, f"{value.name} is neither computed nor constant"  # noqa: S101 - a sound graph
+        if place and node.op_type in OF_CODES:
+            operands.append(writer.constant(array, f"{name}/{'scale' if place == 1 else 'zero_point'}"))
+        else:
+            ours[value] = writer.constant(array, constant_name(place, value))
+            operands.append(ours[value])
+    return operands
 
 
 def static_shape(value: ir.Value | None, *, open_batch: bool = False) -> tuple[int, ...] | None:

@@ -25,13 +25,14 @@ import sys
 import tempfile
 import warnings
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters._ir import ir
 from converters.errors import MissingExtraError, OptionError, SourceFileError, UnsupportedModelError, reason_of
-from converters.graph import NHWC_TO_NCHW, OPSET, constant_of, infer_shapes, static_shape
+from converters.graph import NHWC_TO_NCHW, OPSET, infer_shapes, static_shape, taken_over
 from converters.heads.base import match_outputs
 from converters.integer.convolution import same_padding
 from converters.opset import upgraded
@@ -54,11 +55,7 @@ SETTINGS = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
 TF2ONNX_OPSET = 18  # the newest it writes; ``take_over`` brings it to the contract's
 ERRORS = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, AssertionError)  # what tf2onnx raises
 _COUNTER = re.compile(r"__\d+(?=$|[:/_])")
-_ROLES = {
-    "Conv": ("input", "weights", "bias"),
-    "QuantizeLinear": ("input", "scale", "zero_point"),
-    "DequantizeLinear": ("codes", "scale", "zero_point"),
-}
+_ROLES = {"Conv": ("input", "weights", "bias"), "QuantizeLinear": ("input",), "DequantizeLinear": ("codes",)}
 _POOLS = ("MaxPool", "AveragePool")
 
 
@@ -181,7 +178,7 @@ def take_over(
     values: dict[str, ir.Value] = {}
     for node in graph:
         names = _names(node)
-        operands = [_operand(writer, node, position, ours, names[0]) for position in range(len(node.inputs))]
+        operands = taken_over(writer, node, ours, names[0], partial(_constant_name, node.op_type, names[0]))
         if node.op_type == "Identity" and operands[0] is not None:
             ours[node.outputs[0]] = operands[0]
             continue
@@ -222,43 +219,28 @@ def _require_plain_operators(graph: ir.Graph, file: str) -> None:
         )
 
 
-def _operand(
-    writer: GraphWriter, node: ir.Node, position: int, ours: dict[ir.Value, ir.Value], name: str
-) -> ir.Value | None:
-    """The value a node reads in our graph; a constant becomes an initialiser named after the node."""
-    value = node.inputs[position]
-    if value is None or value in ours:
-        return None if value is None else ours[value]
-    roles = _ROLES.get(node.op_type, ())
-    role = roles[position] if position < len(roles) else f"input_{position}"
-    array = constant_of(value)
-    assert array is not None, f"{value.name} is neither computed nor constant"  # noqa: S101 - checked while upgraded
-    constant = writer.constant(array, f"{name}/{role}")
-    if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or position == 0:
-        ours[value] = constant
-    return constant
+def _constant_name(op_type: str, name: str, place: int, _: ir.Value) -> str:
+    roles = _ROLES.get(op_type, ())
+    return f"{name}/{roles[place] if place < len(roles) else f'input_{place}'}"
 
 
 def _attributes(node: ir.Node) -> dict[str, ir.Attr]:
     """The node's attributes; a pool's padding as ``auto_pad``, which the ONNX reference evaluator pools rightly."""
     attributes = dict(node.attributes)
+    if node.op_type not in _POOLS or node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
+        return attributes
     pads = [int(n) for n in node.attributes.get_ints("pads", [])]
-    is_explicit = node.op_type in _POOLS and node.attributes.get_string("auto_pad", "NOTSET") == "NOTSET"
-    if is_explicit and (not any(pads) or pads == _same_upper(node)):
-        attributes.pop("pads", None)
-        attributes["auto_pad"] = ir.AttrString("auto_pad", "SAME_UPPER" if any(pads) else "VALID")
-    return attributes
-
-
-def _same_upper(node: ir.Node) -> list[int] | None:
-    """The pads that SAME_UPPER means at this pool's input size; None where the size is open or the pool dilated."""
     sizes = (static_shape(node.inputs[0], open_batch=True) or ())[2:]
     kernel = node.attributes.get_ints("kernel_shape", [])
     strides = node.attributes.get_ints("strides", [1] * len(kernel))
-    if len(sizes) != len(kernel) or set(node.attributes.get_ints("dilations", [1])) != {1}:
-        return None
-    sides = [same_padding(*axis) for axis in zip(sizes, kernel, strides, strict=True)]
-    return [before for before, _ in sides] + [after for _, after in sides]
+    same = None  # the pads that SAME_UPPER means, where the size is known and the pool is not dilated
+    if len(sizes) == len(kernel) and set(node.attributes.get_ints("dilations", [1])) == {1}:
+        sides = [same_padding(*axis) for axis in zip(sizes, kernel, strides, strict=True)]
+        same = [before for before, _ in sides] + [after for _, after in sides]
+    if not any(pads) or pads == same:
+        attributes.pop("pads", None)
+        attributes["auto_pad"] = ir.AttrString("auto_pad", "SAME_UPPER" if any(pads) else "VALID")
+    return attributes
 
 
 def _names(node: ir.Node) -> list[str]:
@@ -291,7 +273,11 @@ def import_by_tf2onnx(
     if model.postprocess is not None:
         raise OptionError(f"{file}: tf2onnx does not know its post-processing; leave --importer tf2onnx out")
     image = writer.input(IMAGE, ir.DataType.UINT8, [options.batch_size, *spec.image.shape])
-    outputs, values = take_over(_exported(model), writer, image, file)
+    with tempfile.TemporaryDirectory(prefix="xdet-tflite-") as folder, exporting(file) as tf2onnx:
+        copy = Path(folder) / "model.tflite"
+        copy.write_bytes(model.data)  # the very bytes that were checked
+        proto, _ = tf2onnx.convert.from_tflite(str(copy), opset=TF2ONNX_OPSET)
+    outputs, values = take_over(proto, writer, image, file)
     return ImportedNetwork(
         outputs=name_outputs(writer, outputs, facts_from_tflite(model), spec),
         twins=_twins(model, values),
@@ -301,16 +287,6 @@ def import_by_tf2onnx(
         notes=(f"{BY_TF2ONNX}: int8 activations, and some operators may run in float32",),
         leaky_relu="float",
     )
-
-
-def _exported(model: TfliteModel) -> onnx.ModelProto:
-    """What tf2onnx writes for the very bytes that were checked."""
-    with tempfile.TemporaryDirectory(prefix="xdet-tflite-") as folder, exporting(model.file) as tf2onnx:
-        copy = Path(folder) / "model.tflite"
-        copy.write_bytes(model.data)
-        proto: onnx.ModelProto
-        proto, _ = tf2onnx.convert.from_tflite(str(copy), opset=TF2ONNX_OPSET)
-    return proto
 
 
 def _twins(model: TfliteModel, values: dict[str, ir.Value]) -> dict[str, TensorTwin]:

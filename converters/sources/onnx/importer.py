@@ -25,7 +25,7 @@ from onnx_ir.passes import common
 
 from converters._ir import ir
 from converters.errors import OptionError, UnsupportedModelError, list_some
-from converters.graph import NCHW_TO_NHWC, GraphWriter, constant_at, constant_of, image_pixels, rescaled_pixels
+from converters.graph import NCHW_TO_NHWC, OF_CODES, GraphWriter, constant_at, image_pixels, rescaled_pixels, taken_over
 from converters.heads.base import match_outputs
 from converters.quant import QuantParams, real_numbers
 from converters.sources import ImportedNetwork, as_raw_output
@@ -68,7 +68,7 @@ def import_onnx(
     if not source.is_nchw:
         pixels = writer.op("Transpose", [pixels], "pixels/nhwc", perm=list(NCHW_TO_NHWC))
     writer.graph.opset_imports[""] = graph.opset_imports[""]
-    ours = _taken_over(graph, writer, pixels)
+    ours = _append(graph, writer, pixels)
     turned, shapes = turned_outputs(graph), [output.shape for output in facts_from_onnx(source).outputs]
     raw = []
     for output, place in zip(spec.network_outputs, match_outputs(shapes, spec.network_outputs), strict=True):
@@ -100,37 +100,18 @@ def _require_choices(file: str, codes: ActivationCodes, options: ConvertOptions)
         )
 
 
-def _taken_over(graph: ir.Graph, writer: GraphWriter, pixels: ir.Value) -> dict[ir.Value, ir.Value]:
-    """Append every node under its own names; every reader of a scale or zero-point gets a constant of its own.
-
-    Two weights that share one make ONNX Runtime's exact kernels on x86 fail (``converters.graph``).
-    """
+def _append(graph: ir.Graph, writer: GraphWriter, pixels: ir.Value) -> dict[ir.Value, ir.Value]:
+    """Append every node under its own names; those of the contract are changed."""
     ours = {graph.inputs[0]: pixels}
     for node in graph:
         name = str(node.outputs[0].name)
-        own = {1: f"{name}/scale", 2: f"{name}/zero_point"} if node.op_type in OF_CODES else {}
-        operands = [
-            None if value is None else _operand(writer, ours, value, own.get(place))
-            for place, value in enumerate(node.inputs)
-        ]
+        operands = taken_over(writer, node, ours, name, lambda _, value: _free(str(value.name)))
         attributes = {key: attribute.value for key, attribute in node.attributes.items()}
         names = [_free(str(value.name or f"{name}:{place}")) for place, value in enumerate(node.outputs)]
         for old, new in zip(node.outputs, writer.ops(node.op_type, operands, names, **attributes), strict=True):
             new.type, new.shape = old.type, old.shape
             ours[old] = new
     return ours
-
-
-def _operand(writer: GraphWriter, ours: dict[ir.Value, ir.Value], value: ir.Value, own: str | None) -> ir.Value:
-    """Our value for one of the source's; a constant becomes an initialiser, under ``own`` for this reader alone."""
-    if value in ours:
-        return ours[value]
-    array = constant_of(value)
-    assert array is not None, "fixed_graph knows every value"  # noqa: S101
-    constant = writer.constant(array, own or _free(str(value.name)))
-    if own is None:
-        ours[value] = constant
-    return constant
 
 
 def _free(name: str) -> str:
@@ -162,7 +143,6 @@ def summarise_quantization(graph: ir.Graph) -> str:
     return "/".join(sorted(dtypes)) + granularity if dtypes else "none"
 
 
-OF_CODES = frozenset({"DequantizeLinear", "QuantizeLinear"})
 INTEGER_OPERATORS = frozenset({"ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul"})
 KEEP = frozenset({"Flatten", "Identity", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 Range = tuple[float, float]
