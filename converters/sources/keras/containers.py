@@ -240,39 +240,35 @@ def read_members(data: bytes, where: str) -> dict[str, bytes]:
         SourceFileError: damaged, a member missing, unknown, repeated, encrypted, oddly packed, or larger than it may
             be.
     """
+    most = SMALL_BYTES + MOST_TIMES * len(data)  # numbers of a network hardly shrink
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
-            _require_known(infos, where)
-            _require_small(infos, len(data), where)
+            names, members = [info.filename for info in infos], ", ".join(LIMITS)
+            unknown = ", ".join(repr(name) for name in sorted(set(names) - LIMITS.keys()))
+            if unknown:
+                raise SourceFileError(f"{where}: unknown members {unknown}; a Keras file has {members}")
+            if sorted(names) != sorted(LIMITS):
+                found = ", ".join(names) or "nothing"
+                raise SourceFileError(f"{where}: expected each of {members} once, found {found}")
+            for info in infos:
+                _require_small(info, len(data), most, where)
             return {info.filename: _read(archive, info, where) for info in infos}
     except (*DAMAGED_ZIP, OSError) as error:
         raise _damaged(where, reason_of(error), "zip archive") from error
 
 
-def _require_known(infos: list[zipfile.ZipInfo], where: str) -> None:
-    names, members = [info.filename for info in infos], ", ".join(LIMITS)
-    unknown = ", ".join(repr(name) for name in sorted(set(names) - LIMITS.keys()))
-    if unknown:
-        raise SourceFileError(f"{where}: unknown members {unknown}; a Keras file has {members}")
-    if sorted(names) != sorted(LIMITS):
-        raise SourceFileError(f"{where}: expected each of {members} once, found {', '.join(names) or 'nothing'}")
-
-
-def _require_small(infos: list[zipfile.ZipInfo], size: int, where: str) -> None:
-    """Refuse members above their limit, or far larger than the archive: numbers of a network hardly shrink."""
-    most = SMALL_BYTES + MOST_TIMES * size
-    for info in infos:
-        name, limit = info.filename, LIMITS[info.filename]
-        if info.flag_bits & 1 or info.compress_type not in METHODS:
-            raise SourceFileError(f"{where}: {name!r} is encrypted or packed in an unusual way")
-        if info.file_size > limit:
-            raise SourceFileError(f"{where}: {name!r} unfolds to {info.file_size} bytes, more than {limit}")
-        if info.file_size > most:
-            raise SourceFileError(
-                f"{where}: {name!r} unfolds to {info.file_size} bytes, an archive of {size} bytes holds at most {most};"
-                " save the model again"
-            )
+def _require_small(info: zipfile.ZipInfo, size: int, most: int, where: str) -> None:
+    name, limit = info.filename, LIMITS[info.filename]
+    if info.flag_bits & 1 or info.compress_type not in METHODS:
+        raise SourceFileError(f"{where}: {name!r} is encrypted or packed in an unusual way")
+    if info.file_size > limit:
+        raise SourceFileError(f"{where}: {name!r} unfolds to {info.file_size} bytes, more than {limit}")
+    if info.file_size > most:
+        raise SourceFileError(
+            f"{where}: {name!r} unfolds to {info.file_size} bytes, an archive of {size} bytes holds at most {most};"
+            " save the model again"
+        )
 
 
 def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> bytes:

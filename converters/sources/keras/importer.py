@@ -18,7 +18,6 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +41,7 @@ from converters.sources.tf2onnx import (
 from converters.spec import HEAD, TensorTwin
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Sequence
 
     import onnx
     import onnx_ir as ir
@@ -108,20 +107,14 @@ class LoadedKeras:
             signature = [tf.TensorSpec(shape, tf.float32, name="image")]
             function = tf.function(lambda image: self.model(image, training=False), input_signature=signature)
             proto: onnx.ModelProto
-            with _traced_in_place(tf):
+            before = tf.config.functions_run_eagerly()
+            # functions are traced into those that call them: Keras calls a compiled one for convolutions in groups
+            tf.config.run_functions_eagerly(run_eagerly=True)
+            try:
                 proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=TF2ONNX_OPSET)
+            finally:
+                tf.config.run_functions_eagerly(before)
         return proto
-
-
-@contextmanager
-def _traced_in_place(tensorflow: Any) -> Iterator[None]:
-    """Trace functions into those that call them: Keras calls a compiled one for convolutions in groups."""
-    before = tensorflow.config.functions_run_eagerly()
-    tensorflow.config.run_functions_eagerly(run_eagerly=True)
-    try:
-        yield
-    finally:
-        tensorflow.config.run_functions_eagerly(before)
 
 
 def open_keras(data: bytes, file: str) -> LoadedKeras:

@@ -59,22 +59,8 @@ def require_harmless(config: Mapping[str, object], where: str) -> tuple[KerasLay
     Raises:
         UnsupportedModelError: anything that is not on the lists of this module, all of it in one message.
     """
-    layers: list[KerasLayer] = []
-    without_training = {key: value for key, value in config.items() if key != "compile_config"}
-    _require_shallow(config, where)
-    problems = list(dict.fromkeys(_model_problems(without_training, "the model", layers)))
-    if problems:
-        raise UnsupportedModelError(
-            f"{where}: refused before loading: {'; '.join(problems)}. Code from a model file is never run: rebuild "
-            "such layers from Keras' own, save again, and convert that"
-        )
-    return tuple(layers)
-
-
-def _require_shallow(config: object, where: str) -> None:
-    """Refuse nesting that no network has, before anything walks down it."""
-    waiting = [(config, 0)]
-    while waiting:
+    waiting: list[tuple[object, int]] = [(config, 0)]
+    while waiting:  # refused before anything walks down it by calls
         value, depth = waiting.pop()
         if depth > MAX_DEPTH:
             raise UnsupportedModelError(
@@ -82,6 +68,15 @@ def _require_shallow(config: object, where: str) -> None:
                 "again"
             )
         waiting += [(part, depth + 1) for part in parts_of(value)]
+    layers: list[KerasLayer] = []
+    without_training = {key: value for key, value in config.items() if key != "compile_config"}
+    problems = list(dict.fromkeys(_model_problems(without_training, "the model", layers)))
+    if problems:
+        raise UnsupportedModelError(
+            f"{where}: refused before loading: {'; '.join(problems)}. Code from a model file is never run: rebuild "
+            "such layers from Keras' own, save again, and convert that"
+        )
+    return tuple(layers)
 
 
 def parts_of(value: object) -> Iterable[object]:
@@ -136,11 +131,20 @@ def _name_problems(entry: Mapping[str, object], title: str, allowed: frozenset[s
 
 
 def _part_problems(value: object, title: str, key: str = "") -> Iterator[str]:
-    """Everything below a layer: initialisers, activations, data types, connections."""
-    if key == "activation":
-        yield from _activation_problems(value, title)
+    """Everything below a layer: initialisers, activations, connections, and data types, which a policy may wrap."""
+    if key == "activation" and isinstance(value, Mapping):
+        yield from _name_problems(value, f"the activation of {title}", ACTIVATION_LAYERS)
+        yield from _part_problems(value.get("config"), title)
+    elif key == "activation":
+        if value is not None and not (isinstance(value, str) and value in ACTIVATIONS):
+            yield f"{title} has the activation {value!r}"
     elif key == "dtype":
-        yield from _dtype_problems(value, title)
+        if isinstance(value, Mapping):
+            yield from _name_problems(value, f"the dtype of {title}", PARTS)
+            config = value.get("config")
+            value = config.get("name") if isinstance(config, Mapping) else config
+        if value not in (None, "float32"):
+            yield f"{title} computes in {value!r}, expected float32"
     elif isinstance(value, Mapping):
         if "class_name" in value:
             yield from _name_problems(value, f"a part of {title}", PARTS)
@@ -149,21 +153,3 @@ def _part_problems(value: object, title: str, key: str = "") -> Iterator[str]:
     elif isinstance(value, list):
         for part in value:
             yield from _part_problems(part, title)
-
-
-def _activation_problems(value: object, title: str) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        yield from _name_problems(value, f"the activation of {title}", ACTIVATION_LAYERS)
-        yield from _part_problems(value.get("config"), title)
-    elif value is not None and not (isinstance(value, str) and value in ACTIVATIONS):
-        yield f"{title} has the activation {value!r}"
-
-
-def _dtype_problems(value: object, title: str) -> Iterator[str]:
-    """Networks compute in float32; a policy may wrap the name."""
-    if isinstance(value, Mapping):
-        yield from _name_problems(value, f"the dtype of {title}", PARTS)
-        config = value.get("config")
-        value = config.get("name") if isinstance(config, Mapping) else config
-    if value not in (None, "float32"):
-        yield f"{title} computes in {value!r}, expected float32"

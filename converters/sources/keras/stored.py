@@ -166,13 +166,15 @@ def read_network(source: KerasFile) -> KerasNetwork:
     sequential = source.config.get("class_name") == "Sequential"
     layers: list[StoredLayer] = []
     for layer, (name, kind, config) in zip(stored, entries, strict=True):
-        before = tuple(one.name for one in layers[-1:])
-        inputs = before if sequential else _inputs(layer, name, source.file)
+        inputs = [one.name for one in layers[-1:]] if sequential else _inputs(layer, name, source.file)
         _require_before(inputs, layers, name, source.file)
-        layers.append(StoredLayer(name, kind, config, inputs, weights[name]))
-    output = layers[-1].name if sequential else _output(inner, source.file)
-    _require_before((output,), layers, "the output", source.file)
-    return KerasNetwork(source.file, tuple(layers), output, source.input_shape)
+        layers.append(StoredLayer(name, kind, config, tuple(inputs), weights[name]))
+    ends = inner.get("output_layers") if isinstance(inner, Mapping) else None  # ["name", 0, 0] or [["name", 0, 0]]
+    outputs = [layers[-1].name] if sequential else list(_histories(ends))
+    if len(outputs) != 1:
+        raise UnsupportedModelError(f"{source.file}: {len(outputs)} outputs, expected one")
+    _require_before(outputs, layers, "the output", source.file)
+    return KerasNetwork(source.file, tuple(layers), outputs[0], source.input_shape)
 
 
 def _entry(layer: Mapping[str, Any], file: str) -> Entry:
@@ -185,14 +187,14 @@ def _entry(layer: Mapping[str, Any], file: str) -> Entry:
     return name, kind, config
 
 
-def _inputs(layer: Mapping[str, Any], name: str, file: str) -> tuple[str, ...]:
+def _inputs(layer: Mapping[str, Any], name: str, file: str) -> list[str]:
     """Names of the layers that one reads."""
     nodes = layer.get("inbound_nodes") or []
     if not isinstance(nodes, list):
         raise SourceFileError(f"{file}: layer {name!r}: expected a list of inbound_nodes, found {nodes!r:.60}")
     if len(nodes) > 1:
         raise UnsupportedModelError(f"{file}: layer {name!r} is used {len(nodes)} times, expected once")
-    return tuple(_histories(nodes))
+    return list(_histories(nodes))
 
 
 def _histories(value: object) -> Iterator[str]:
@@ -206,14 +208,6 @@ def _histories(value: object) -> Iterator[str]:
         return
     for part in parts_of(value):
         yield from _histories(part)
-
-
-def _output(config: object, file: str) -> str:
-    """The one output layer: ``["name", 0, 0]`` or ``[["name", 0, 0]]``."""
-    names = list(_histories(config.get("output_layers") if isinstance(config, Mapping) else None))
-    if len(names) != 1:
-        raise UnsupportedModelError(f"{file}: {len(names)} outputs, expected one")
-    return names[0]
 
 
 def _require_before(names: Sequence[str], layers: Sequence[StoredLayer], reader: str, file: str) -> None:
