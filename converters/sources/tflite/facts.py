@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,7 +41,7 @@ def facts_from_tflite(model: TfliteModel) -> SourceFacts:
         raise _not_a_detector(model, "input", inputs, IMAGE_SHAPE)
     if not outputs or any(not t.shape or t.shape[0] != 1 or min(t.shape) < 1 for t in outputs):
         raise _not_a_detector(model, "output", outputs, "numbers of one image, [1, ...]")
-    activations, codes, pictured = _activations(model), _codes(model), _from_picture(model)
+    activations, codes, pictured = _walk(model)
     return SourceFacts(
         file=model.file,
         height=picture[1],
@@ -51,7 +50,7 @@ def facts_from_tflite(model: TfliteModel) -> SourceFacts:
             SourceOutput(
                 tensor.name,
                 tensor.shape[1:],
-                tuple(sorted(activations[tensor.index], key=activations[tensor.index].__getitem__)),
+                tuple(activations.get(tensor.index, ())),
                 *_extremes(model.tensors[codes.get(tensor.index, tensor.index)]),
                 from_picture=tensor.index in pictured,
             )
@@ -66,13 +65,31 @@ def facts_from_tflite(model: TfliteModel) -> SourceFacts:
     )
 
 
-def _from_picture(model: TfliteModel) -> frozenset[int]:
-    """Tensors that a convolution or another product reaches."""
-    reached: set[int] = set()
+def _walk(model: TfliteModel) -> tuple[dict[int, dict[str, int]], dict[int, int], set[int]]:
+    """What stands in front of tensors.
+
+    The activations through which a tensor's numbers went last, each with the first operator that is one, in their
+    order; of real numbers that only operators that move or dequantise stand behind, the tensor of the codes; and the
+    tensors that a convolution or another product reaches.
+    """
+    activations: dict[int, dict[str, int]] = {}
+    codes: dict[int, int] = {}
+    pictured: set[int] = set()
     for op in model.operators:
-        if op.op in WEIGHTED or not reached.isdisjoint(op.inputs):
-            reached.update(op.outputs)
-    return frozenset(reached)
+        last = {op.op: op.index} if op.op in ACTIVATIONS else {}
+        for index in op.inputs if op.op in KEEPS_NUMBERS else ():
+            for name, first in activations.get(index, {}).items():
+                last[name] = min(first, last.get(name, first))
+        last = dict(sorted(last.items(), key=lambda item: item[1]))
+        activations.update(dict.fromkeys(op.outputs, last))
+        # an operator without operands is refused where it is translated
+        moves = op.op in ("DEQUANTIZE", "RESHAPE", "TRANSPOSE") and op.inputs and op.inputs[0] >= 0
+        for index in op.outputs if moves else ():
+            if model.tensors[index].quant is None:
+                codes[index] = codes.get(op.inputs[0], op.inputs[0])
+        if op.op in WEIGHTED or not pictured.isdisjoint(op.inputs):
+            pictured.update(op.outputs)
+    return activations, codes, pictured
 
 
 def _constant_priors(model: TfliteModel) -> tuple[tuple[float, ...], ...] | None:
@@ -84,29 +101,6 @@ def _constant_priors(model: TfliteModel) -> tuple[tuple[float, ...], ...] | None
     if numbers is None or tensor.shape[-1:] != (4,) or not np.isfinite(numbers).all():
         return None
     return tuple(map(tuple, numbers.reshape(-1, 4).tolist()))
-
-
-def _activations(model: TfliteModel) -> dict[int, dict[str, int]]:
-    """By tensor: the activations through which its numbers went last, each with the first operator that is one."""
-    activations: dict[int, dict[str, int]] = defaultdict(dict)
-    for op in model.operators:
-        last = {op.op: op.index} if op.op in ACTIVATIONS else {}
-        for index in op.inputs if op.op in KEEPS_NUMBERS else ():
-            for name, first in activations[index].items():
-                last[name] = min(first, last.get(name, first))
-        activations.update(dict.fromkeys(op.outputs, last))
-    return activations
-
-
-def _codes(model: TfliteModel) -> dict[int, int]:
-    """By tensor of real numbers that only operators that move or dequantise stand behind: the tensor of the codes."""
-    codes: dict[int, int] = {}
-    for op in model.operators:
-        moves = op.op in ("DEQUANTIZE", "RESHAPE", "TRANSPOSE") and op.inputs and op.inputs[0] >= 0
-        for index in op.outputs if moves else ():  # an operator without operands is refused where it is translated
-            if model.tensors[index].quant is None:
-                codes[index] = codes.get(op.inputs[0], op.inputs[0])
-    return codes
 
 
 def _extremes(tensor: TfliteTensor) -> tuple[float | None, float | None]:

@@ -211,10 +211,6 @@ class Table:
             path = f"{where}[{i}]"
             yield Table(self.buffer, self.buffer.follow(start + 4 * i, path), fields, path)
 
-    def has_table(self, name: str) -> bool:
-        """Whether the file gives this table."""
-        return self._locate(name, 4) is not None
-
 
 MOST_BYTES = 1 << 16
 MOST_ENTRIES = 256
@@ -240,22 +236,22 @@ def read_numbers(data: bytes) -> dict[str, int | float | bool]:
     width, kind = data[-1], data[-2]
     if width not in (1, 2, 4, 8) or kind >> 2 != MAP:
         raise ValueError("no map of names to numbers")
-    return _read_map(data, _behind(data, len(data) - 2 - width, width), 1 << (kind & 3))
-
-
-def _read_map(data: bytes, start: int, width: int) -> dict[str, int | float | bool]:
-    """The map whose values begin at ``start``; before them stand offset and width of the names, and their number."""
+    start, width = _behind(data, len(data) - 2 - width, width), 1 << (kind & 3)
+    # values begin at ``start``; before them stand offset and width of the names, and their number
     count = _unsigned(data, start - width, width)
     keys, key_width = _behind(data, start - 3 * width, width), _unsigned(data, start - 2 * width, width)
     if count > MOST_ENTRIES or key_width not in (1, 2, 4, 8) or _unsigned(data, keys - key_width, key_width) != count:
         raise ValueError(f"a map of {count} values, expected at most {MOST_ENTRIES} and as many names")
     numbers = {}
     for index in range(count):
-        name = _read_key(data, _behind(data, keys + index * key_width, key_width))
+        place = _behind(data, keys + index * key_width, key_width)
+        end = data.find(b"\0", place, place + LONGEST_KEY)
+        if end < 0:
+            raise ValueError(f"a name at byte {place} does not end within {LONGEST_KEY} bytes")
         kind = _unsigned(data, start + count * width + index, 1)
         number = _read_number(data, start + index * width, width, kind)
         if number is not None:
-            numbers[name] = number
+            numbers[data[place:end].decode("utf-8", errors="backslashreplace")] = number
     return numbers
 
 
@@ -272,13 +268,6 @@ def _read_number(data: bytes, place: int, width: int, packed: int) -> int | floa
     _require_inside(data, place, width)
     number: int | float = struct.unpack_from(code, data, place)[0]
     return number
-
-
-def _read_key(data: bytes, place: int) -> str:
-    end = data.find(b"\0", place, place + LONGEST_KEY)
-    if end < 0:
-        raise ValueError(f"a name at byte {place} does not end within {LONGEST_KEY} bytes")
-    return data[place:end].decode("utf-8", errors="backslashreplace")
 
 
 def _behind(data: bytes, place: int, width: int) -> int:

@@ -105,18 +105,15 @@ def read_tflite(data: bytes, file: str) -> TfliteModel:
         data=data,
     )
     _check_order(model, subgraph)
-    return _without_postprocess(_without_constants(without_densify(model)))
+    return _network_alone(without_densify(model))
 
 
-def _without_constants(model: TfliteModel) -> TfliteModel:
-    """The outputs that are computed; all of them where nothing is."""
+def _network_alone(model: TfliteModel) -> TfliteModel:
+    """With the outputs that are computed (all where nothing is), without a ``POSTPROCESS`` that gives all of them."""
     constants = tuple(index for index in model.outputs if model.tensors[index].data is not None)
     computed = tuple(index for index in model.outputs if index not in constants)
-    return replace(model, outputs=computed, constant_outputs=constants) if computed and constants else model
-
-
-def _without_postprocess(model: TfliteModel) -> TfliteModel:
-    """The network alone, where a file ends in ``POSTPROCESS`` and gives nothing but its detections."""
+    if computed and constants:
+        model = replace(model, outputs=computed, constant_outputs=constants)
     last = model.operators[-1] if model.operators else None
     if last is None or last.op != POSTPROCESS or len(last.inputs) != 3 or min(last.inputs) < 0:
         return model
@@ -268,19 +265,15 @@ def _from_flatbuffer(root: Table, buffers: Sequence[Table], texts: dict[str, str
         for subgraph in list(model.children("subgraphs", schema.METADATA_SUBGRAPH))[:1]:
             inputs = list(subgraph.children("inputs", schema.METADATA_TENSOR))
             yield from (_of_input(tensor, where) for tensor in inputs[:1])
-            names = _label_files([subgraph, *subgraph.children("outputs", schema.METADATA_TENSOR)])
+            names = [
+                entry.text("name")
+                for table in (subgraph, *subgraph.children("outputs", schema.METADATA_TENSOR))
+                for entry in table.children("files", schema.METADATA_FILE)
+                if entry.integer("type") in LABEL_FILES
+            ]
             yield from (read_labels(texts, name, file) for name in names[:1])
     except SourceFileError as error:
         yield FileMetadata(where, notes=(f"{where} cannot be read and is left out: {error}",))
-
-
-def _label_files(tables: Sequence[Table]) -> list[str]:
-    return [
-        entry.text("name")
-        for table in tables
-        for entry in table.children("files", schema.METADATA_FILE)
-        if entry.integer("type") in LABEL_FILES
-    ]
 
 
 def _of_input(tensor: Table, where: str) -> FileMetadata:

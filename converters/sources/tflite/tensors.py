@@ -83,7 +83,7 @@ def _reasons_to_refuse(table: Table) -> list[str]:
     reasons = []
     if table.flag("is_variable"):
         reasons.append("is a variable (its value outlives a run)")
-    if table.has_table("sparsity") and table.word("type") not in NUMPY_DTYPES:
+    if table.child("sparsity", schema.SPARSITY) is not None and table.word("type") not in NUMPY_DTYPES:
         reasons.append(f"is stored sparse, in {table.word('type')}; export the model without sparsity")
     if table.integer("external_buffer"):
         reasons.append("keeps its value in another file")
