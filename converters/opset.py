@@ -66,7 +66,7 @@ def stamp_opset(model: ir.Model, requested: int | None) -> None:
     if requested is not None and requested >= NO_INT8_CODES and any(map(_writes_int8, model.graph)):
         raise OptionError(
             f"`opset` {requested} with int8 activation codes: ONNX Runtime 1.27 to 1.32 cannot load many such files; "
-            f"choose an `opset` below {NO_INT8_CODES}, or `activations` uint8"
+            f"choose an `opset` below {NO_INT8_CODES}, or leave it out"
         )
     taking = (opset for opset in IR_VERSIONS if all(_takes(opset, node) for node in model.graph))  # looked at on demand
     refused: dict[str, str] = {}
