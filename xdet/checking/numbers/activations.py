@@ -26,10 +26,9 @@ from converters.leaky import FloatForm, LeakyCase, float_table
 from converters.sources.tflite.operators import MOVING
 from converters.spec import HEAD
 from xdet.checking.numbers.codes import combination_at, prove_pairs
-from xdet.checking.numbers.comparison import QUANTIZERS, StaticComparison, pair_of, writer_past
+from xdet.checking.numbers.comparison import QUANTIZERS, pair_of, writer_past
 from xdet.checking.numbers.slopes import announced, case_between, is_summand, leaky_match
 from xdet.checking.numbers.tflite_source import number, owners_of, shift_of
-from xdet.model.graph import Node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +53,7 @@ def compare_activations(context: TfliteComparison) -> None:
             continue
         context.compared += 2
         differences = [_difference(context, index, pair) for index in owners]
-        if all(differences) and not prove(context, pair.node, owners):
+        if all(differences) and not _prove(context, pair, owners):
             cause, message = next(difference for difference in differences if difference)
             faults.setdefault((cause, context.source.names[owners[0]], message), []).append(pair.title)
     for (cause, layer, message), nodes in faults.items():
@@ -117,38 +116,27 @@ MOVES = frozenset(
 )
 
 
-def prove(context: TfliteComparison, node: Node, owners: tuple[int, ...]) -> bool:
+def _prove(context: TfliteComparison, pair: Pair, owners: tuple[int, ...]) -> bool:
     """Whether a pair with other numbers than its tensor computes the same codes; what was proven is remembered."""
-    if combination_at(context, node) is not None:
-        return prove_pairs(context, node)
-    if _is_cast(context, node, owners):
-        return True
+    node = pair.node
+    if (combination := combination_at(context, node)) is not None:
+        return prove_pairs(context, combination, node)
+    for owner in owners:  # codes may be read as the numbers that a CAST takes them for
+        is_cast = any(op.op == "CAST" for op in context.source.readers.get(owner, ()))
+        if is_cast and pair.scale == 1 and pair.zero_point == shift_of(context, owner, unsigned=pair.unsigned):
+            return True
     if node.op == "DequantizeLinear":
         reader = context.graph.only_reader(node.outputs[0])
         return reader is not None and any(
-            proof(context, node, reader, owners) for ops, proof in PROOFS_BY_READER if reader.op in ops
+            proof(context, pair, reader, owners) for ops, proof in PROOFS_BY_READER if reader.op in ops
         )
     average = writer_past(context.graph, node.inputs[0], ("Reshape",))
     before = context.graph.producers.get(average.inputs[0]) if average and average.op in AVERAGES else None
     # what the average's own DequantizeLinear proves holds for the QuantizeLinear behind it
-    return before is not None and before.op == "DequantizeLinear" and _ratio_kept(context, before, node)
+    return before is not None and before.op == "DequantizeLinear" and _ratio_kept(context, before, pair)
 
 
-def _is_cast(context: TfliteComparison, node: Node, owners: tuple[int, ...]) -> bool:
-    """Whether a pair reads codes as the numbers that the source's CAST takes them for."""
-    pair = pair_of(context, node)
-    return pair is not None and any(
-        pair.scale == np.float32(1) and pair.zero_point == shift_of(context, owner, unsigned=pair.unsigned)
-        for owner in owners
-        for op in context.source.readers.get(owner, ())
-        if op.op == "CAST"
-    )
-
-
-def _prove_leaky(context: TfliteComparison, node: Node, leaky: Node, owners: tuple[int, ...]) -> bool:
-    pair = pair_of(context, node)
-    if pair is None:
-        return False
+def _prove_leaky(context: TfliteComparison, pair: Pair, leaky: Node, owners: tuple[int, ...]) -> bool:
     form = FloatForm(pair.scale, np.float32(leaky.attributes.get("alpha", 0.01)))
     matched = leaky_match(context, form, owners)
     if matched is None:
@@ -171,14 +159,13 @@ def _makes_codes(op: TfliteOperator, case: LeakyCase, scale: np.float32) -> bool
     return np.array_equal(float_table(case, FloatForm(scale, np.float32(1))), wanted)
 
 
-def _prove_rescaled(context: TfliteComparison, node: Node, reader: Node, owners: tuple[int, ...]) -> bool:
+def _prove_rescaled(context: TfliteComparison, pair: Pair, reader: Node, owners: tuple[int, ...]) -> bool:
     """An input that is read by another scale: all 256 codes are those of LiteRT's kernel."""
-    op, pair = _maker_behind(context, reader), pair_of(context, node)
-    if op is None or op.op not in RESCALED or pair is None:
+    op, to_int8 = _maker_behind(context, reader), -128 if pair.unsigned else 0
+    if op is None or op.op not in RESCALED:
         return False
     for owner in set(owners) & set(op.inputs):
         case = case_between(context, owner, op.outputs[0], 1.0)
-        to_int8 = -128 if pair.unsigned else 0
         if case is None or pair.zero_point + to_int8 != case.zero_point_in:
             continue
         if _makes_codes(op, case, pair.scale):
@@ -188,16 +175,16 @@ def _prove_rescaled(context: TfliteComparison, node: Node, reader: Node, owners:
     return False
 
 
-def _prove_moved(context: TfliteComparison, node: Node, mover: Node, owners: tuple[int, ...]) -> bool:
+def _prove_moved(context: TfliteComparison, pair: Pair, mover: Node, owners: tuple[int, ...]) -> bool:
     """Codes that are only moved: read as the tensor they become, and written so again."""
     behind: Node | None = mover
     while behind is not None and behind.op in MOVES:
         mover, behind = behind, context.graph.only_reader(behind.outputs[0])
-    op, pair, written = _maker_behind(context, mover), pair_of(context, node), pair_of(context, behind)
-    if op is None or op.op not in MOVING or pair is None or written is None or written.node.op != "QuantizeLinear":
+    op, written = _maker_behind(context, mover), pair_of(context, behind)
+    if op is None or op.op not in MOVING or written is None or written.node.op != "QuantizeLinear":
         return False
-    common = set(owners) & set(op.inputs)
-    if not common or not written.has_numbers_of(pair):
+    common, of_pair = set(owners) & set(op.inputs), (pair.scale, pair.zero_point, pair.unsigned)
+    if not common or (written.scale, written.zero_point, written.unsigned) != of_pair:
         return False
     proof = f"{op.op} moves codes, whatever the scale of its output"
     _prove_scale(context, min(common), context.source.output_name(op), pair.scale, proof)
@@ -219,24 +206,22 @@ def _prove_scale(context: TfliteComparison, index: int, operator: str, written: 
     context.prove(context.source.names[index], operator, "scale", proof, source=source, written=float(written))
 
 
-def _prove_average(context: TfliteComparison, node: Node, average: Node, owners: tuple[int, ...]) -> bool:
+def _prove_average(context: TfliteComparison, pair: Pair, average: Node, owners: tuple[int, ...]) -> bool:
     behind = context.graph.only_reader(average.outputs[0])
     while behind is not None and behind.op == "Reshape":
         behind = context.graph.only_reader(behind.outputs[0])
-    if behind is None or behind.op != "QuantizeLinear" or not _ratio_kept(context, node, behind):
+    written = pair_of(context, behind)
+    if written is None or written.node.op != "QuantizeLinear" or not _ratio_kept(context, pair.node, written):
         return False
-    pair = pair_of(context, node)
-    assert pair is not None  # noqa: S101 - the ratio was computed from it
     proof = f"{average.op} commutes with the shift and scaling of both sides; only exact ties move, to LiteRT's side"
-    _prove_scale(context, owners[0], behind.outputs[0], pair.scale, proof)
+    _prove_scale(context, owners[0], written.codes, pair.scale, proof)
     return True
 
 
-def _ratio_kept(context: TfliteComparison, before: Node, after: Node) -> bool:
+def _ratio_kept(context: TfliteComparison, before: Node, second: Pair) -> bool:
     """Whether two pairs around a mean keep the ratio of scales and the difference of zero-points of their tensors."""
-    first, second = pair_of(context, before), pair_of(context, after)
-    owners = owners_of(context, before.inputs[0]), owners_of(context, after.outputs[0])
-    if first is None or second is None or not owners[0] or not owners[1] or first.unsigned != second.unsigned:
+    first, owners = pair_of(context, before), (owners_of(context, before.inputs[0]), owners_of(context, second.codes))
+    if first is None or not owners[0] or not owners[1] or first.unsigned != second.unsigned:
         return False
     scales, moved = [], []
     for (owner, *_), pair in zip(owners, (first, second), strict=True):
@@ -248,19 +233,18 @@ def _ratio_kept(context: TfliteComparison, before: Node, after: Node) -> bool:
     return abs(ratio) <= TIE_ROOM and moved[0] == moved[1]
 
 
-def _prove_softmax(context: TfliteComparison, node: Node, _softmax: Node, owners: tuple[int, ...]) -> bool:
-    pair = pair_of(context, node)
+def _prove_softmax(context: TfliteComparison, pair: Pair, _softmax: Node, owners: tuple[int, ...]) -> bool:
     for owner in owners:
         for op in context.source.readers.get(owner, ()):
             beta = np.float32(number(op, "beta", 1.0)) if op.op == "SOFTMAX" else None
-            if pair and beta is not None and pair.scale == context.quant(owner).scalar_scale * beta:
+            if beta is not None and pair.scale == context.quant(owner).scalar_scale * beta:
                 proof = f"the scale holds SOFTMAX's factor beta = {float(beta):g}"
                 _prove_scale(context, owner, context.source.output_name(op), pair.scale, proof)
                 return True
     return False
 
 
-Proof = Callable[["TfliteComparison", "Node", "Node", tuple[int, ...]], bool]  # context, the node, its reader, owners
+Proof = Callable[["TfliteComparison", "Pair", "Node", tuple[int, ...]], bool]  # context, the pair, its reader, owners
 PROOFS_BY_READER: tuple[tuple[frozenset[str], Proof], ...] = (
     (frozenset({"LeakyRelu"}), _prove_leaky),
     (frozenset({"Concat", "Clip", "Sigmoid"}), _prove_rescaled),

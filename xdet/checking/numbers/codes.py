@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from converters.integer.pair_search import Pairs
     from converters.leaky import LeakyCase
     from converters.sources.tflite.reader import TfliteOperator
-    from xdet.checking.numbers.comparison import Pair
     from xdet.checking.numbers.tflite_source import TfliteComparison
     from xdet.model.graph import Node
 
@@ -49,6 +48,21 @@ STEPS: Mapping[str, Callable[..., NDArray[Any]]] = {
     "Mul": np.multiply,
     "Round": np.rint,
     "Sub": np.subtract,
+}
+
+
+CODE_0 = np.uint8(0)  # the zero-point of a pair that names none
+
+
+def _quantized(values: NDArray[Any], scale: NDArray[Any], zero_point: Any = CODE_0) -> NDArray[Any]:
+    info = np.iinfo(zero_point.dtype)
+    return np.asarray(np.clip(np.rint(values / scale) + zero_point, info.min, info.max), np.int64)
+
+
+RUN: Mapping[str, Callable[..., NDArray[Any]]] = {
+    **STEPS,
+    "DequantizeLinear": lambda codes, scale, zero_point=CODE_0: (codes - zero_point).astype(np.float32) * scale,
+    "QuantizeLinear": _quantized,
 }
 
 
@@ -96,10 +110,9 @@ def _is_step(context: TfliteComparison, node: Node) -> bool:
     return node.op in STEPS and all(context.graph.constant(name) is not None for name in node.inputs[1:])
 
 
-def prove_pairs(context: TfliteComparison, node: Node) -> bool:
-    """Whether the numbers around the sum or product at ``node`` give XNNPACK's codes; what was proven is remembered."""
-    combination = combination_at(context, node)
-    if combination is None or combination.steps or context.document.leaky_relu != "litert":
+def prove_pairs(context: TfliteComparison, combination: Combination, node: Node) -> bool:
+    """Whether the numbers around a sum or product give XNNPACK's codes; what was proven at ``node`` is remembered."""
+    if combination.steps or context.document.leaky_relu != "litert":
         return False
     first, second, out = (pair_of(context, n) for n in (*combination.operands, combination.result))
     if first is None or second is None or out is None or not first.unsigned == second.unsigned == out.unsigned:
@@ -109,9 +122,9 @@ def prove_pairs(context: TfliteComparison, node: Node) -> bool:
         return False
     swapped = _is_swapped(context, combination)
     a, b = (second, first) if swapped else (first, second)
-    form = PairForm(_affine(a), _affine(b), _affine(out), swapped)
+    x, y, result = (Affine(pair.scale, pair.zero_point) for pair in (a, b, out))
     pairs = pairs_at(context, combination.op, case, unsigned=out.unsigned)
-    if not is_proven(case, form, pairs):
+    if not is_proven(case, PairForm(x, y, result, swapped), pairs):
         return False
     own, held = next((own, held) for own, held in ((case.a, a), (case.b, b), (case.out, out)) if held.node is node)
     tensor, operator = (
@@ -126,32 +139,10 @@ def prove_pairs(context: TfliteComparison, node: Node) -> bool:
     return True
 
 
-def _affine(pair: Pair) -> Affine:
-    return Affine(pair.scale, pair.zero_point)
-
-
-def stepped_codes(context: TfliteComparison, combination: Combination, pairs: Pairs) -> Integers | None:
-    """What a product that is computed step by step gives for pairs of codes; None where a number is not constant."""
-    first, second, out = (pair_of(context, node) for node in (*combination.operands, combination.result))
-    last = context.graph.producers.get(combination.result.inputs[0])
-    if first is None or second is None or out is None or last is None:
-        return None
-    codes = (pairs.b, pairs.a) if _is_swapped(context, combination) else (pairs.a, pairs.b)
-    feeds = {
-        pair.node.outputs[0]: (code - pair.zero_point).astype(np.float32) * pair.scale
-        for pair, code in zip((first, second), codes, strict=True)
-    }
-    value, lowest = _run(context, last, feeds), 0 if out.unsigned else -128
-    if value is None:
-        return None
-    codes_out = np.rint(value / out.scale) + out.zero_point
-    return np.asarray(np.clip(codes_out, lowest, lowest + 255), np.int64)
-
-
-def clamped(op: TfliteOperator, case: PairCase, codes: Integers) -> Integers:
+def _clamped(op: TfliteOperator, out: Affine, lowest: int, codes: Integers) -> Integers:
     """Codes of an operator inside its fused activation."""
     bounds = BOUNDS[str(op.options.get("fused_activation", "NONE"))]
-    return np.clip(codes, *codes_between(bounds, case.out.scale, case.out.zero_point, case.lowest))
+    return np.clip(codes, *codes_between(bounds, out.scale, out.zero_point, lowest))
 
 
 def pairs_at(context: TfliteComparison, op: TfliteOperator, case: PairCase, *, unsigned: bool) -> Pairs:
@@ -210,7 +201,10 @@ def _compare_product(context: TfliteComparison, op: TfliteOperator, last: Node) 
     if combination is None or not combination.steps or case is None:
         return
     pairs = pairs_at(context, op, case, unsigned=unsigned)
-    _judge(context, op, stepped_codes(context, combination, pairs), clamped(op, case, pairs.wanted))
+    codes = (pairs.b, pairs.a) if _is_swapped(context, combination) else (pairs.a, pairs.b)
+    read = zip(combination.operands, codes, strict=True)  # both operands may read the same codes
+    feeds = {node.outputs[0]: _run(context, node, {node.inputs[0]: code}) for node, code in read}
+    _judge(context, op, _run(context, last, feeds), _clamped(op, case.out, case.lowest, pairs.wanted))
 
 
 def _is_table(context: TfliteComparison, op: TfliteOperator, last: Node | None) -> bool:
@@ -231,12 +225,6 @@ def _compare_table(context: TfliteComparison, op: TfliteOperator, last: Node | N
         _judge(context, op, _run_on(context, last, codes), wanted)
 
 
-def _square(_context: TfliteComparison, op: TfliteOperator, case: LeakyCase) -> NDArray[np.int64]:
-    """LiteRT's codes of a tensor times itself, its fused activation included."""
-    bounds = BOUNDS[str(op.options.get("fused_activation", "NONE"))]
-    return np.clip(square_table(case), *codes_between(bounds, case.scale_out, case.zero_point_out, -128))
-
-
 def _prelu(context: TfliteComparison, op: TfliteOperator, case: LeakyCase) -> NDArray[np.int64]:
     """LiteRT's codes of every input code and slope, the slopes in the graph's layout."""
     data, quant = context.tensor(op.inputs[1]).data, context.quant(op.inputs[1])
@@ -253,7 +241,9 @@ Table = Callable[["TfliteComparison", "TfliteOperator", "LeakyCase"], NDArray[np
 TABLES: Mapping[str, Table] = {
     "HARD_SWISH": lambda _context, _op, case: hard_swish_table(case),
     **{op: lambda _context, op, case: function_table(op.op, case) for op in ("ABS", "EXP", "TANH")},
-    "MUL": _square,
+    "MUL": lambda _context, op, case: _clamped(  # a tensor times itself
+        op, Affine(case.scale_out, case.zero_point_out), -128, square_table(case)
+    ),
     "PRELU": _prelu,
 }
 
@@ -282,7 +272,9 @@ def _combined(context: TfliteComparison, op: TfliteOperator, last: Node, *, unsi
     assert case is not None  # noqa: S101 - it has codes
     a, b = (codes_of(context, case, index, unsigned=unsigned) for index in op.inputs[:2])
     left, right = np.repeat(a, b.size), np.tile(b, a.size)
-    wanted = clamped(op, case, xnnpack_codes(case, left, right)) if xnnpack_takes(case) else left[:0]
+    wanted = left[:0]
+    if xnnpack_takes(case):
+        wanted = _clamped(op, case.out, case.lowest, xnnpack_codes(case, left, right))
     owners = [owners_of(context, name) for name in leaves]
     first, second = op.inputs[:2]
     swapped = len(leaves) == 2 and (second in owners[0] or first in owners[1]) and first not in owners[0]
@@ -339,7 +331,7 @@ def _run_on(context: TfliteComparison, last: Node | None, codes: NDArray[Any]) -
     return _run(context, last, {leaves[0]: codes}) if last is not None and len(leaves) == 1 else None
 
 
-def _run(context: TfliteComparison, node: Node, feeds: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:
+def _run(context: TfliteComparison, node: Node, feeds: Mapping[str, NDArray[Any] | None]) -> NDArray[Any] | None:
     """The result of a node; None where something else than a step stands in between, or its operands do not fit."""
     inputs = []
     for name in node.inputs:
@@ -356,6 +348,6 @@ def _run(context: TfliteComparison, node: Node, feeds: Mapping[str, NDArray[Any]
     try:
         if node.op == "Gather":
             return np.asarray(inputs[0].take(inputs[1], node.attributes.get("axis", 0)))
-        return np.asarray(STEPS[node.op](*inputs)) if node.op in STEPS else None
+        return np.asarray(RUN[node.op](*inputs)) if node.op in RUN else None
     except (IndexError, ValueError):  # codes beyond the end of a table, shapes that do not fit
         return None

@@ -292,10 +292,6 @@ class Pair:
         """The value that holds the codes."""
         return self.node.inputs[0] if self.node.op == "DequantizeLinear" else self.node.outputs[0]
 
-    def has_numbers_of(self, other: Pair) -> bool:
-        """Whether both compute the same."""
-        return (self.scale, self.zero_point, self.unsigned) == (other.scale, other.zero_point, other.unsigned)
-
 
 def pair_of(context: StaticComparison, node: Node | None) -> Pair | None:
     """The numbers of a node; None where it is no such node, or they are not constant numbers."""
