@@ -18,12 +18,13 @@ from onnx.shape_inference import InferenceError
 from converters._ir import ir
 from converters.errors import OptionError, UnsupportedModelError, reason_of
 from converters.spec.contract import (
-    ANY_SIZE_OPENVINO,
     ANY_SIZE_RULES,
+    ANY_SIZE_RUNTIMES,
     IR_VERSIONS,
     ONNXRUNTIME,
     ONNXRUNTIMES,
     OTHER_RUNTIMES,
+    REFUSED_TRAITS,
     UINT8_MAX_ONNXRUNTIME,
 )
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from converters.spec import ModelDocument
+    from converters.spec.contract import Trait
 
 AXES_BY_OPERAND = {"ReduceMean": 18}  # operator -> the first opset in which constant axes are an operand
 # From this opset on ONNX Runtime 1.27 to 1.32 moves a QuantizeLinear of int8 codes over a Transpose, states there that
@@ -96,15 +98,18 @@ def oldest_runtimes(model: ir.Model, document: ModelDocument) -> dict[str, str]:
     oldest = ONNXRUNTIME[model.graph.opset_imports[""]]
     if any(node.op_type == "Max" and _dtype(node.inputs[-1]) == ir.DataType.UINT8 for node in model.graph):
         oldest = UINT8_MAX_ONNXRUNTIME
-    spec, others = document.spec, dict(OTHER_RUNTIMES)
-    if document.float16 or (spec.gives_boxes and spec.competing_classes > 1):
-        del others["iree"]
-    if document.activations == "int8" and not document.symmetric:
-        del others["tract"]
+    spec = document.spec
+    has: dict[Trait, bool] = {
+        "float16": document.float16,
+        "competing classes": spec.gives_boxes and spec.competing_classes > 1,
+        "int8 activations": document.activations == "int8" and not document.symmetric,
+    }
+    refusing = {name for name, traits in REFUSED_TRAITS.items() if any(has[trait] for trait in traits)}
+    releases = dict(OTHER_RUNTIMES)
     if spec.image.any_size:
-        refusing = {name for name, rules in ANY_SIZE_RULES.items() if spec.image.resize not in rules}
-        others = {name: release for name, release in others.items() if name not in refusing}
-        others["openvino"] = ANY_SIZE_OPENVINO
+        refusing |= {name for name, rules in ANY_SIZE_RULES.items() if spec.image.resize not in rules}
+        releases |= ANY_SIZE_RUNTIMES
+    others = {name: release for name, release in releases.items() if name not in refusing}
     return {**dict.fromkeys(ONNXRUNTIMES, oldest), **others}
 
 

@@ -57,13 +57,19 @@ OTHER_RUNTIMES: Mapping[str, str] = {
     "tract": "0.23.8",
     "tvm": "0.26",
 }
-ANY_SIZE_OPENVINO = "2025.4"  # older ones do not load the resize rules
+ANY_SIZE_RUNTIMES: Mapping[str, str] = {"openvino": "2025.4"}  # older ones do not load the resize rules
 # The resize rules that a runtime takes inside files for photographs of any size; runtimes without an entry take all.
 ANY_SIZE_RULES: Mapping[str, tuple[ResizeRule, ...]] = {
     "iree": (),
     "opencv": ("nearest", "bilinear", "letterbox"),  # no MatMulInteger of this form
     "tract": ("nearest", "bilinear"),  # shapes that are computed from two others it does not follow
     "tvm": (),
+}
+# What of a file a runtime does not run; runtimes without an entry run all.
+Trait = Literal["float16", "competing classes", "int8 activations"]
+REFUSED_TRAITS: Mapping[str, frozenset[Trait]] = {
+    "iree": frozenset({"float16", "competing classes"}),
+    "tract": frozenset({"int8 activations"}),
 }
 UINT8_MAX_ONNXRUNTIME = "1.24"  # the first whose kernel for Max takes uint8, which ONNX has since opset 12
 

@@ -15,7 +15,7 @@ from converters.graph import infer_shapes
 from converters.heads.yolo_v2 import YoloV2
 from converters.opset import NO_INT8_CODES, oldest_runtimes, refused_nodes, stamp_opset
 from converters.options import ConvertOptions
-from converters.spec.contract import ANY_SIZE_OPENVINO, IR_VERSIONS, ONNXRUNTIME, ONNXRUNTIMES, OTHER_RUNTIMES
+from converters.spec.contract import ANY_SIZE_RUNTIMES, IR_VERSIONS, ONNXRUNTIME, ONNXRUNTIMES, OTHER_RUNTIMES
 from tests.converters.sessions import session_of
 from tests.xdet.finished_models import document
 
@@ -171,8 +171,8 @@ def test_a_file_for_any_size_names_the_runtimes_that_take_its_resize_rule(resize
     image = replace(plain.spec.image, any_size=True, resize=resize)
     assert oldest_runtimes(model, replace(plain, spec=replace(plain.spec, image=image))) == {
         **dict.fromkeys(ONNXRUNTIMES, "1.15"),
-        "openvino": ANY_SIZE_OPENVINO,
         **{name: OTHER_RUNTIMES[name] for name in others},
+        **ANY_SIZE_RUNTIMES,
     }
 
 
