@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from xdet.runtimes.table import RUNTIMES
+
 ROOT = Path(__file__).resolve().parent.parent
 BACK_ENDS = (
     "PIL",
@@ -203,6 +205,27 @@ def test_every_skip_says_what_is_missing() -> None:
                 if unexplained or (call.func.attr in SKIPS and any(not str(t).startswith("needs ") for t in texts)):
                     silent.append(f"{name_of(path)}:{call.lineno}")
     assert silent == []
+
+
+LIMITS = ROOT / "converters" / "spec" / "contract.py"  # of finished files, by runtime; converters know no other row
+ALSO_OPTIONS = {"keras", "litert"}  # values of --leaky-relu and --arithmetic, a format, an extra
+NPM_PACKAGE = (ROOT / "xdet" / "page" / "__init__.py", "onnxruntime-web")  # which the page loads, on no runtime of xdet
+
+
+def test_a_runtime_is_named_in_its_row_and_its_module_alone() -> None:
+    """What the rest asks of a runtime is a field of its row, so that a new one needs a row and a module."""
+    modules = tuple(row.module.rpartition(".")[2] for row in RUNTIMES.values())
+    named = []
+    for path in SOURCES:
+        if path == LIMITS or (path.parent.name == "runtimes" and path.stem.startswith(("table", *modules))):
+            continue
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                name, colon, _ = node.value.partition(":")
+                is_name = name in RUNTIMES and (node.value == name or (colon and " " not in node.value))
+                if is_name and node.value not in ALSO_OPTIONS and (path, node.value) != NPM_PACKAGE:
+                    named.append(f"{name_of(path)}:{node.lineno}: {node.value!r}")
+    assert named == []
 
 
 def test_both_packages_are_typed() -> None:

@@ -167,7 +167,8 @@ def _time_calls(
 
 def measure_operators(case: BenchCase) -> tuple[Operator, ...]:
     """The nodes of a case's network in order of execution; none but on ONNX Runtime's CPU provider."""
-    if (case.choices.runtime, case.choices.provider) != ("onnxruntime", "cpu"):
+    row = RUNTIMES[str(case.choices.runtime)]
+    if not row.shows_nodes or case.choices.provider != row.usual:
         return ()
     with tempfile.TemporaryDirectory() as folder:
         prefix = str(Path(folder) / "profile")

@@ -186,7 +186,7 @@ def plan_cases(
 def case_coverage(case: BenchCase) -> Coverage | None:
     """MACs in integer kernels: read back from ONNX Runtime; of a source as its file states it."""
     if case.model.is_finished:
-        if case.choices.runtime != "onnxruntime":
+        if not RUNTIMES[str(case.choices.runtime)].shows_nodes:
             return None
         network = at_network_size(case.model.data, case.model.file)
         return integer_coverage(network, case.choices.provider, file=case.model.file)
@@ -230,10 +230,10 @@ def _graphs(
 
 
 def _fitting(file: ModelFile, requested: Sequence[RuntimeChoices] | None, graph: str) -> list[RuntimeChoices]:
-    takers = [name for name, kind in RUNTIMES.items() if file.format in kind.formats]
+    takers = {name: row for name, row in RUNTIMES.items() if file.format in row.formats}
     if requested is None:
-        beside = graph == "portable" and RUNTIMES["openvino"].installed  # it runs the other targets much slower
-        return [RuntimeChoices(takers[0]), *([RuntimeChoices("openvino")] if beside else ())]
+        best = [name for name, row in takers.items() if row.target == graph and row.installed]
+        return [RuntimeChoices(name) for name in dict.fromkeys((next(iter(takers)), *best))]
     fitting = [choice for choice in requested if choice.runtime in takers]
     if not fitting and graph != SOURCE:
         raise UsageError(

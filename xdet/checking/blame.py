@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xdet.checking.heads.spread import FLOAT_BOUND, ONNX_MODEL, distance, half_bound
+from converters.sources import FINISHED
+from xdet.checking.heads.spread import FLOAT_BOUND, distance, half_bound
 from xdet.checking.layers import compare_layers, first_divergence
 from xdet.checking.result import Finding, PartVerdict
 from xdet.checking.runtimes import find_placement, placement_of
 from xdet.errors import XdetError
 from xdet.inspection.coverage import coverage_of
 from xdet.model.graph import inferred_model
+from xdet.runtimes.table import row_of, usual_runtime
 from xdet.writing.text import format_distance
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ COLOURS_FACTOR = 4  # with swapped colours the head must come that much nearer
 
 def diagnose_head(inputs: CheckInputs, run: Run, source: Run, part: PartName) -> list[Finding]:
     """Findings about a run that ``part`` says is too far from the source's, on the image where it is furthest."""
-    if not run.name.startswith("onnxruntime:cpu"):
+    if run.name != inputs.runtimes.main.name:
         return []
     count = min(len(run.heads), len(source.heads))
     off = np.abs(run.heads[:count] - source.heads[:count]).reshape(count, -1).max(axis=1)
@@ -67,14 +69,14 @@ def diagnose_head(inputs: CheckInputs, run: Run, source: Run, part: PartName) ->
 
 
 IMAGES = 2  # every tensor of every layer is held twice, and computed twice in plain integers
-PREFIX = "onnxruntime:"
 
 
 def with_layers(
     result: CheckResult, pair: OpenedPair, pixels: NDArray[np.uint8], runtimes: OpenRuntimes
 ) -> CheckResult:
     """The result with its layers, over the first two photographs at network size, and its integer coverage."""
-    providers = [run.name.removeprefix(PREFIX) for run in result.runs if run.name.startswith(PREFIX)]
+    rows = ((run.name, row_of(run.name)) for run in result.runs)
+    providers = [name.partition(":")[2] for name, row in rows if row is not None and row.shows_nodes]
     covered = [_cover_and_place(pair, provider, runtimes) for provider in providers]
     result = replace(result, coverage=tuple(c for c, _ in covered), placement=tuple(p for _, p in covered))
     try:
@@ -150,7 +152,7 @@ def judge_unrounded(inputs: CheckInputs, runs: Sequence[Run], near: Mapping[str,
 
 def _apart(runs: Sequence[Run], bound: float) -> list[Finding]:
     """Runtimes whose float32 is not ONNX Runtime's."""
-    ours = next((run for run in runs if run.name == ONNX_MODEL), None)
+    ours = next((run for run in runs if run.name == usual_runtime(FINISHED).name), None)
     others = [] if ours is None else [distance(run, ours, None) for run in runs if run is not ours]
     findings = []
     for d in others:

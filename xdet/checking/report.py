@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import counted
+from converters.sources import FINISHED
 from xdet.checking.tolerance import tolerance_text
+from xdet.runtimes.table import usual_runtime
 from xdet.writing.blocks import Cell, Folded, Items, Report, Section, Strips, Table, Text, Verdict, Wrong
 from xdet.writing.terminal import report_text
 from xdet.writing.text import format_count, format_distance, format_share
@@ -427,11 +429,11 @@ def _coverage_blocks(result: CheckResult) -> Iterator[Block]:
 
 
 def _coverage_line(coverage: Coverage) -> str:
-    total = format_count(coverage.macs_total)
+    total, name = format_count(coverage.macs_total), replace(usual_runtime(FINISHED), provider=coverage.provider).name
     if coverage.macs_integer is None:
-        return f"onnxruntime:{coverage.provider} does not show which of its {total} MACs run on integers"
+        return f"{name} does not show which of its {total} MACs run on integers"
     share = format_share(coverage.macs_integer, coverage.macs_total)
-    return f"onnxruntime:{coverage.provider} runs {share} of {total} MACs on integers"
+    return f"{name} runs {share} of {total} MACs on integers"
 
 
 def placement_text(placement: NodePlacement) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.heads.base import BatchDetections
+from converters.sources import FINISHED
 from converters.spec import Thresholds
 from xdet.checking.result import Finding, MissingRuntime
 from xdet.checking.runtimes import OpenRuntimes, runs_here, suggest_runtimes
@@ -245,7 +246,7 @@ def copies_at(
             yield model, of_iou
             continue
         frozen = freeze_thresholds(model.data, document, Thresholds(lowest, iou, own.max_detections))
-        yield ModelFile(model.path, frozen, "onnx"), of_iou
+        yield ModelFile(model.path, frozen, FINISHED), of_iou
 
 
 def _joined(parts: list[BatchDetections]) -> BatchDetections:

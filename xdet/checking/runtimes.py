@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from converters.sources import FINISHED
 from xdet.checking.result import MissingRuntime, NodePlacement
 from xdet.errors import RuntimeCrashedError, UsageError, XdetError
 from xdet.model.file import read_document
@@ -23,7 +24,7 @@ from xdet.runtimes.base import Runtime, RuntimeChoices
 from xdet.runtimes.onnxruntime import open_onnxruntime
 from xdet.runtimes.ort_session import CPU, OrtSession, SessionChoices, resolve_provider
 from xdet.runtimes.subprocess_runtime import Message, SubprocessEndedError, call_in_subprocess
-from xdet.runtimes.table import RUNTIMES, most_images, open_model, parse_runtimes
+from xdet.runtimes.table import RUNTIMES, most_images, open_model, parse_runtimes, usual_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,13 +45,13 @@ def split_runtimes(
     """Runtimes of the finished model, and those of the source."""
     own = _checked(source_format, installed=False)  # one that is not installed is told
     if runtimes is None:
-        runtimes = [*_checked("onnx", installed=True), *own]
+        runtimes = [*_checked(FINISHED, installed=True), *own]
     named = runtimes.split(",") if isinstance(runtimes, str) else list(runtimes)
     texts = [name for name in named if isinstance(name, str)]
     choices = parse_runtimes(",".join(texts), threads=threads) if texts else ()
     chosen = [replace(c, provider=c.provider or RUNTIMES[str(c.runtime)].usual) for c in choices]
     sources = [c for c in chosen if source_format in RUNTIMES[str(c.runtime)].formats]
-    foreign = [c for c in chosen if c not in sources and "onnx" not in RUNTIMES[str(c.runtime)].formats]
+    foreign = [c for c in chosen if c not in sources and FINISHED not in RUNTIMES[str(c.runtime)].formats]
     if foreign:
         listed = ", ".join(c.name for c in foreign)
         raise UsageError(f"{listed} runs neither ONNX files nor {source_format} sources; leave it out")
@@ -116,7 +117,7 @@ def suggest_runtimes(finished: Sequence[RuntimeChoices | Runtime]) -> list[Missi
     named = {runtime.name.split(":")[0] for runtime in finished}
     suggestions = []
     for name, row in RUNTIMES.items():
-        if name in named or "onnx" not in row.formats:
+        if name in named or FINISHED not in row.formats:
             continue
         how = f"name it in --runtimes (slow: {row.most_images} images)" if row.most_images else None
         if row.extra and not row.installed:
@@ -139,10 +140,8 @@ class OpenRuntimes:
     """
 
     def __init__(self, pair: OpenedPair, threads: int | None = None, *, record: bool = False) -> None:
-        takers = ((name, row) for name, row in RUNTIMES.items() if pair.source.format in row.formats)
-        name, row = next(takers)  # every format has one
-        self.main = RuntimeChoices("onnxruntime", "cpu", threads)
-        self.witness = RuntimeChoices(name, row.usual, threads)
+        self.main = usual_runtime(FINISHED, threads)
+        self.witness = usual_runtime(pair.source.format, threads)
         self.recorded: PlacementRecording | None = None
         self._pair, self._record = pair, record
         self._kept: dict[bool, Runtime] = {}
@@ -230,7 +229,7 @@ def find_placement(model: bytes, provider: str) -> NodePlacement:
 
 def placement_of(placed: Placed | None, provider: str) -> NodePlacement:
     """Placed nodes in the form of results."""
-    runtime = f"onnxruntime:{provider}"
+    runtime = replace(usual_runtime(FINISHED), provider=provider).name
     if placed is None:
         return NodePlacement(runtime, None, {})
     nodes = {name: sum(operators.values()) for name, operators in placed.items()}

@@ -16,11 +16,12 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Literal
 
 from converters.integer.golden import GENERATOR, NO_VECTOR, Agreement, compare_head, golden_image
+from converters.sources import FINISHED
 from converters.spec.document import INT8_ENTRY
 from xdet.errors import ModelError
 from xdet.model.file import read_document, read_model_file
 from xdet.runtimes.base import RuntimeChoices
-from xdet.runtimes.table import open_model, split_runtime
+from xdet.runtimes.table import open_model, split_runtime, usual_runtime
 from xdet.writing.blocks import Items, Report, Section
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from xdet.runtimes.base import Runtime
 
 Verdict = Literal["exact", "bounded", "broken"]
-MAIN = "onnxruntime:cpu"
 # What is wrong with the usual kernels, by the session entry that asks for exact ones.
 USUAL_KERNELS = {
     "session.x64quantprecision": "this CPU's fast ones saturate",
@@ -114,7 +114,7 @@ def run_selftest(
         agreement = _compare(opened.head(images), vector, file.file)
         bound = vector.bound_lsb if opened.capabilities.exact else vector.other_kernels_lsb
         sha256, name = opened.sha256, opened.name
-    entry = _exact_entry(document) if name == MAIN else None
+    entry = _exact_entry(document) if name == usual_runtime(FINISHED).name else None
     return SelfTest(
         model=str(model),
         sha256=sha256,

@@ -106,6 +106,7 @@ def convert(
             photographs go in as they are decoded
         xdet convert yolov8n.onnx -o m.onnx --rescaling 1/255 --classes coco.txt
     """
+    from converters.spec.contract import ONNXRUNTIMES
     from xdet.conversion import convert as convert_model
 
     if sys.stderr.isatty() and (converting.importer == "tf2onnx" or source.suffix.lower() in KERAS_SUFFIXES):
@@ -125,9 +126,9 @@ def convert(
     oldest = conversion.document.oldest_runtimes
     print_line(
         f"{destination}  {format_size(len(conversion.model))}  {format_duration(seconds)}  "
-        f"ONNX Runtime {oldest['onnxruntime']} or newer"
+        f"ONNX Runtime {oldest[ONNXRUNTIMES[0]]} or newer"
     )
-    others = ", ".join(f"{name} {release}" for name, release in oldest.items() if not name.startswith("onnxruntime"))
+    others = ", ".join(f"{name} {release}" for name, release in oldest.items() if name not in ONNXRUNTIMES)
     print_line(f"also known to run it, in these releases and newer ones: {others}")
     if converting.target == "portable" and conversion.document.activations == "uint8":
         import shlex

@@ -19,13 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from converters.sources import FINISHED
 from converters.spec.contract import UINT8_MAX_ONNXRUNTIME, is_older
 from xdet import __version__
 from xdet.errors import ModelError, RuntimeUnavailableError
 from xdet.model.file import ModelFile, read_model
 from xdet.runtimes.base import RuntimeChoices, choose_workers
 from xdet.runtimes.finished import open_at
-from xdet.runtimes.table import open_model, require_choices
+from xdet.runtimes.table import RUNTIMES, open_model, require_choices, usual_runtime
 from xdet.writing.text import format_duration, format_score, format_size
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from converters.spec import DetectorSpec, Target, Thresholds
     from xdet.runtimes.base import Runtime
+    from xdet.runtimes.table import RuntimeRow
 
 SOURCE = Path(__file__).parent.parent / "data" / "tiny_yolo_v2_person_224_int8.tflite"
 CACHE_VARIABLE = "XDET_CACHE_DIR"
@@ -50,14 +52,14 @@ def open_embedded(
         RuntimeUnavailableError: the provider or the runtime is not there, or does not take the model.
         UsageError: a runtime that takes no ONNX files.
     """
-    if require_choices(choices, "onnx", file=SOURCE.name).runtime == "onnxruntime":
+    if _row_of(choices).takes_options:
         from xdet.runtimes.ort_session import resolve_provider
 
         resolve_provider(choices.provider)  # before any work
     target = target_for(choices)
     cached = cache_path(target)
     try:
-        model = ModelFile(cached, read_model(cached), "onnx")
+        model = ModelFile(cached, read_model(cached), FINISHED)
     except ModelError:  # not there yet
         return open_at(_converted(cached, target), choices, choose)
     try:
@@ -84,12 +86,16 @@ def cache_path(target: Target | None = None) -> Path:
 
 
 def target_for(choices: RuntimeChoices) -> Target:
-    """``"cpu"`` on ONNX Runtime where the installed one has its kernels, else ``"portable"``: the same bits, slower."""
-    if choices.runtime not in (None, "onnxruntime"):
+    """``"cpu"`` on a runtime whose installed release has its kernels, else ``"portable"``: the same bits, slower."""
+    if _row_of(choices).target != "cpu":
         return "portable"
     from xdet.runtimes.ort_session import installed_release
 
     return "portable" if is_older(installed_release(), UINT8_MAX_ONNXRUNTIME) else "cpu"
+
+
+def _row_of(choices: RuntimeChoices) -> RuntimeRow:
+    return RUNTIMES[str(require_choices(choices, FINISHED, file=SOURCE.name).runtime)]
 
 
 def _converter_files() -> list[Path]:
@@ -99,9 +105,9 @@ def _converter_files() -> list[Path]:
 
 
 def _is_sound(model: ModelFile) -> bool:
-    """Whether ONNX Runtime's CPU takes it, which takes every model that xdet makes; without one, it is taken to be."""
+    """Whether the usual runtime takes it, which takes every model that xdet makes; without one, it is taken to be."""
     try:
-        open_model(model, RuntimeChoices(runtime="onnxruntime", threads=1)).close()
+        open_model(model, usual_runtime(FINISHED, threads=1)).close()
     except ModelError:
         return False
     except RuntimeUnavailableError:
@@ -119,9 +125,9 @@ def _converted(cached: Path, target: Target) -> ModelFile:
         cached.parent.mkdir(parents=True, exist_ok=True)
         write_output(cached, data)
     except (OSError, OutputError):  # a read-only home, a full disk
-        return ModelFile(Path(cached.name), data, "onnx")
+        return ModelFile(Path(cached.name), data, FINISHED)
     _prune(cached)
-    return ModelFile(cached, data, "onnx")
+    return ModelFile(cached, data, FINISHED)
 
 
 def _convert(source: Path, target: Target) -> bytes:

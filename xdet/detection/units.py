@@ -18,15 +18,14 @@ from converters.description.statements import SourceOptions
 from converters.errors import OptionError, counted
 from converters.heads.nms import decode_head, detect_from_head
 from converters.options import ConvertOptions
-from converters.sources import describe, open_source
+from converters.sources import FINISHED, describe, open_source
 from xdet.detections import Detections
 from xdet.errors import DataError
 from xdet.model.file import ModelFile
 from xdet.pictures.images import find_images, read_image
 from xdet.pictures.preparation import Preparation, prepare
 from xdet.pictures.render import draw_detections, picture_paths, save_picture
-from xdet.runtimes.base import RuntimeChoices
-from xdet.runtimes.table import open_model
+from xdet.runtimes.table import open_model, usual_runtime
 from xdet.writing.blocks import Report, Section, Table, Text
 from xdet.writing.files import PICTURE_MARK, Output, make_folder, require_apart, require_outputs, with_sidecars
 from xdet.writing.text import format_score
@@ -109,7 +108,7 @@ def try_units(
     detections: dict[StatedUnit, list[Detections]] = {unit: [] for unit in specs}
     candidates = dict.fromkeys(specs, 0)
     make_folder(folder)
-    with open_model(ModelFile(source, model, "onnx"), RuntimeChoices("onnxruntime", "cpu")) as runtime:
+    with open_model(ModelFile(source, model, FINISHED), usual_runtime(FINISHED)) as runtime:
         for image, target in zip(images, pictures, strict=True):
             ready = prepare(image, Preparation(runtime.spec.image))
             head = runtime.head(ready.pixels[None])

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import counted
 from converters.files import read_regular
+from converters.sources import FINISHED
 from converters.spec import ImageInput, ModelDocument, Rescaling
 from xdet.errors import DataError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.model.file import ModelFile, read_document, read_model_file
@@ -150,7 +151,7 @@ def _embedded() -> ModelFile:
     from converters.options import ConvertOptions
     from xdet.detection.embedded import SOURCE
 
-    return ModelFile(SOURCE, convert_to_bytes(SOURCE, ConvertOptions()).model, "onnx")
+    return ModelFile(SOURCE, convert_to_bytes(SOURCE, ConvertOptions()).model, FINISHED)
 
 
 def _require_runnable(file: ModelFile, document: ModelDocument) -> None:

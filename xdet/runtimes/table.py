@@ -24,6 +24,7 @@ from xdet.runtimes.base import RuntimeChoices
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from converters.spec import Target
     from xdet.model.file import ModelFile
     from xdet.runtimes.base import Runtime
 
@@ -47,6 +48,8 @@ class RuntimeRow:
     slow: tuple[str, ...] = ()  # the providers that most_images is for, where not for all: minutes per image
     deployed: bool = False  # products use it; a model card lists it
     takes_options: bool = False  # provider_options and device
+    target: Target | None = None  # whose graphs it runs fastest, where measured: a benchmark of targets runs it, too
+    shows_nodes: bool = False  # which nodes it makes of a graph, where each of them runs, and how long
     feeds_thresholds: bool = True  # at run time; otherwise other thresholds need a copy frozen at them
     # Providers that round every step of float32 arithmetic, as the standard says, so that the picture inside a file for
     # any size has the bits of xdet's own.
@@ -211,6 +214,12 @@ def split_runtime(runtime: str | None, provider: str | None) -> tuple[str | None
     return named[0].runtime, named[0].provider or provider
 
 
+def usual_runtime(model_format: str | None, threads: int | None = None) -> RuntimeChoices:
+    """The first of ``RUNTIMES`` that takes a format of the tables, with its usual provider or kernels."""
+    name, row = next((name, row) for name, row in RUNTIMES.items() if model_format in row.formats)
+    return RuntimeChoices(name, row.usual, threads)
+
+
 def runtimes_for(model_format: str) -> tuple[str, ...]:
     """What can run files of this format here, as ``parse_runtimes`` reads it; back ends not installed are left out."""
     return tuple(
@@ -290,6 +299,8 @@ RUNTIMES: dict[str, RuntimeRow] = {
         trusted=("cpu",),
         deployed=True,
         takes_options=True,
+        target="cpu",
+        shows_nodes=True,
         suppresses_at_equality=("openvino",),
         breaks_ties_anyhow=("openvino",),
         rounds_steps=("cpu",),
@@ -308,6 +319,7 @@ RUNTIMES: dict[str, RuntimeRow] = {
         extra="openvino",
         checked=("cpu",),
         deployed=True,
+        target="portable",
         feeds_thresholds=False,  # it folds the optional inputs into constants
         suppresses_at_equality=("cpu", "gpu", "npu"),
         breaks_ties_anyhow=("cpu", "gpu", "npu"),

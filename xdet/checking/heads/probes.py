@@ -23,6 +23,7 @@ from converters.heads.arithmetic import centers_and_sizes, iou_xyxy
 from converters.heads.base import join_outputs
 from converters.heads.nms import MAX_CANDIDATES, decode_head, detect_from_head
 from converters.heads.yolo_v2 import YoloV2, decode_scores
+from converters.sources import FINISHED
 from converters.spec import Thresholds
 from xdet.checking.runs import Work, run_finished
 from xdet.model.file import ModelFile
@@ -394,7 +395,7 @@ def prepare_probes(pair: OpenedPair) -> Probing | None:
     if not pair.has_thresholds:  # the decoder knows its own only
         probes = replace(probes, thresholds=(document.spec.thresholds,))
     data = build_probe_model(pair.graph.model, probes.tables, document=document, thresholds=probes.thresholds[0])
-    return Probing(ModelFile(pair.model.path, data, "onnx"), probes)
+    return Probing(ModelFile(pair.model.path, data, FINISHED), probes)
 
 
 def run_probes(probing: Probing, choices: RuntimeChoices, runtimes: OpenRuntimes) -> Run:

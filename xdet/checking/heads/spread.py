@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from converters.sources import FINISHED
 from converters.sources.tflite.operators import case_of
 from xdet.checking.layers import half_values
 from xdet.checking.result import Finding, HeadDistance, HistogramBar, PartVerdict
+from xdet.runtimes.table import usual_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
 
     Step = float | NDArray[np.float64]  # one, or one per value of a head that joins several outputs
 
-XNNPACK = "litert:xnnpack"
-ONNX_SOURCE, ONNX_MODEL = "onnxruntime-source:cpu", "onnxruntime:cpu"
 # For networks on which LiteRT's kernels agree: one code, on one value in a hundred, is what the last rounding may do.
 LEAST_MAX, LEAST_MEAN = 1.0, 0.01
 # Where the bars of a histogram end: whole codes, and decades of the largest value.
@@ -48,6 +48,7 @@ class HeadComparison:
 
     all_sources: Sequence[Run]  # the source's runs
     sources: Sequence[Run]  # those of them that saw all photographs
+    usual: Run | None  # that of them on the usual runtime and kernels of its format
     step: Step | None  # of the source's head; None for floats
     exact: Mapping[str, HeadDistance]  # what must be equal: the distance by run
     not_exact: str | None  # why nothing must be
@@ -63,7 +64,7 @@ class HeadComparison:
     @property
     def witness(self) -> Run | None:
         """The source's run whose boxes are the source's."""
-        return _named(self.sources, XNNPACK) or next(iter(self.sources), None)
+        return self.usual or next(iter(self.sources), None)
 
 
 def compare_heads(pair: OpenedPair, of_model: Sequence[Run], of_source: Sequence[Run]) -> HeadComparison:
@@ -71,21 +72,22 @@ def compare_heads(pair: OpenedPair, of_model: Sequence[Run], of_source: Sequence
     document, graph, other = pair.document, pair.origin.graph, _other_numbers(pair)
     all_sources = of_source if other is None else []
     sources = on_most_images(all_sources)
+    usual = _named(sources, usual_runtime(pair.source.format).name)
     step = None if graph is None else graph.head_step(document.spec.network_outputs)
     exact: Mapping[str, HeadDistance] = {}
     if document.float16 or document.dequantize:
         not_exact: str | None = HALF_NOT_EXACT if document.float16 else NOT_EXACT
     elif pair.origin.nodes is not None:
-        exact, not_exact = same_kernels(of_model, sources)
+        exact, not_exact = same_kernels(of_model, usual)
     else:
-        not_exact, xnnpack = why_not_exact(document, graph), _named(sources, XNNPACK)
-        if not_exact is None and xnnpack is not None:
-            exact = {run.name: distance(run, xnnpack, step) for run in of_model if run.exact}
+        not_exact = why_not_exact(document, graph)
+        if not_exact is None and usual is not None:
+            exact = {run.name: distance(run, usual, step) for run in of_model if run.exact}
     limits = None if pair.no_yardstick or document.dequantize else allowed(all_sources, step)
     if (half := half_bound(pair)) is not None and limits is not None:
         limits = half, half
     near = {run.name: nearest(run, sources, step) for run in of_model}
-    return HeadComparison(all_sources, sources, step, exact, not_exact, near, limits, other)
+    return HeadComparison(all_sources, sources, usual, step, exact, not_exact, near, limits, other)
 
 
 def _named(runs: Sequence[Run], name: str) -> Run | None:
@@ -209,13 +211,13 @@ def _inexact(source: SourceGraph) -> Iterator[str]:
             yield op.op if case is None or not case.when else f"{op.op} {case.when}"
 
 
-def same_kernels(runs: Sequence[Run], sources: Sequence[Run]) -> tuple[dict[str, HeadDistance], str | None]:
+def same_kernels(runs: Sequence[Run], source: Run | None) -> tuple[dict[str, HeadDistance], str | None]:
     """What must be equal of an ONNX source, whose operators run on the same kernels in both files, or why nothing must.
 
     ONNX Runtime may still fuse them in another way, since a model has operators in front and behind. Where that shows
     as no more than float32 sums in another order, nothing is declared exact.
     """
-    source, ours = _named(sources, ONNX_SOURCE), _named(runs, ONNX_MODEL)
+    ours = _named(runs, usual_runtime(FINISHED).name)
     if source is None or ours is None:
         return {}, "ONNX Runtime's CPU kernels did not run with both files"
     apart = distance(ours, source, None)
