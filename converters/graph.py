@@ -33,10 +33,10 @@ from converters._ir import ir
 from converters.errors import SourceFileError
 from converters.heads.base import is_raw_output
 from converters.quant import QuantParams, quantize
-from converters.spec import IMAGE, NETWORK_IMAGE
+from converters.spec import CONTRACT_NAMES, IMAGE, NETWORK_IMAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -114,6 +114,38 @@ class GraphWriter:
         else:
             self.graph.insert_before(self._before, node)
         return node.outputs
+
+    def copy(
+        self,
+        node: ir.Node,
+        ours: dict[ir.Value, ir.Value],
+        names: Sequence[str],
+        constant_name: Callable[[int, ir.Value], str],
+        attributes: Mapping[str, ir.Attr],
+    ) -> None:
+        """Append another graph's node with results of these names, or near ones where the contract has them.
+
+        ``ours`` says what the other graph's values are here, and is told the results. Constants become initialisers,
+        called by their place and value; every reader of a scale or zero-point gets its own (shared ones make ONNX
+        Runtime's exact kernels on x86 fail).
+        """
+        operands: list[ir.Value | None] = []
+        for place, value in enumerate(node.inputs):
+            if value is None or value in ours:
+                operands.append(None if value is None else ours[value])
+                continue
+            array = constant_of(value)
+            assert array is not None, f"{value.name} is neither computed nor constant"  # noqa: S101 - a sound graph
+            if place and node.op_type in OF_CODES:
+                operands.append(self.constant(array, f"{names[0]}/{'scale' if place == 1 else 'zero_point'}"))
+            else:
+                ours[value] = self.constant(array, constant_name(place, value))
+                operands.append(ours[value])
+        free = [free_name(name) for name in names]
+        values = {name: attribute.value for name, attribute in attributes.items()}
+        for old, new in zip(node.outputs, self.ops(node.op_type, operands, free, **values), strict=True):
+            new.type, new.shape = old.type, old.shape
+            ours[old] = new
 
 
 NHWC_TO_NCHW = (0, 3, 1, 2)
@@ -241,30 +273,9 @@ def constant_at(node: ir.Node, position: int) -> NDArray[Any] | None:
     return constant_of(node.inputs[position]) if position < len(node.inputs) else None
 
 
-def taken_over(
-    writer: GraphWriter,
-    node: ir.Node,
-    ours: dict[ir.Value, ir.Value],
-    name: str,
-    constant_name: Callable[[int, ir.Value], str],
-) -> list[ir.Value | None]:
-    """What a node of another graph, which becomes ``name``, reads in the writer's; ``ours`` are the other's values.
-
-    Constants become initialisers, called by their place and value; every reader of a scale or zero-point gets its own.
-    """
-    operands: list[ir.Value | None] = []
-    for place, value in enumerate(node.inputs):
-        if value is None or value in ours:
-            operands.append(None if value is None else ours[value])
-            continue
-        array = constant_of(value)
-        assert array is not None, f"{value.name} is neither computed nor constant"  # noqa: S101 - a sound graph
-        if place and node.op_type in OF_CODES:
-            operands.append(writer.constant(array, f"{name}/{'scale' if place == 1 else 'zero_point'}"))
-        else:
-            ours[value] = writer.constant(array, constant_name(place, value))
-            operands.append(ours[value])
-    return operands
+def free_name(name: str) -> str:
+    """A name that is none of the contract's."""
+    return f"{name}#source" if name in CONTRACT_NAMES else name
 
 
 def static_shape(value: ir.Value | None, *, open_batch: bool = False) -> tuple[int, ...] | None:

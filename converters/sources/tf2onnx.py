@@ -32,13 +32,13 @@ from typing import TYPE_CHECKING, Any
 
 from converters._ir import ir
 from converters.errors import MissingExtraError, OptionError, SourceFileError, UnsupportedModelError, reason_of
-from converters.graph import NHWC_TO_NCHW, OPSET, infer_shapes, static_shape, taken_over
+from converters.graph import NHWC_TO_NCHW, OPSET, infer_shapes, static_shape
 from converters.heads.base import match_outputs
 from converters.integer.convolution import same_padding
 from converters.opset import upgraded
 from converters.sources import ImportedNetwork, as_raw_output
 from converters.sources.tflite.facts import facts_from_tflite, summarise_quantization
-from converters.spec import BY_TF2ONNX, CONTRACT_NAMES, IMAGE, TensorTwin
+from converters.spec import BY_TF2ONNX, IMAGE, TensorTwin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -104,23 +104,18 @@ def set_threads(threads: int) -> None:
 
 
 @contextmanager
-def silenced_warnings() -> Iterator[None]:
-    """Keep Python warnings of TensorFlow, Keras and tf2onnx to themselves: they speak to those who write models."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-@contextmanager
 def _quiet(settings: dict[str, str]) -> Iterator[None]:
-    """Environment variables set and stderr's file descriptor pointing nowhere, both only for a while."""
+    """For a while: environment variables set, stderr's file descriptor pointing nowhere, and no Python warnings.
+
+    Those of TensorFlow, Keras and tf2onnx speak to people who write models.
+    """
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     saved = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
-        with silenced_warnings():
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         os.dup2(saved, 2)
@@ -178,18 +173,13 @@ def take_over(
     values: dict[str, ir.Value] = {}
     for node in graph:
         names = _names(node)
-        operands = taken_over(writer, node, ours, names[0], partial(_constant_name, node.op_type, names[0]))
-        if node.op_type == "Identity" and operands[0] is not None:
-            ours[node.outputs[0]] = operands[0]
+        if node.op_type == "Identity" and (same := node.inputs[0]) in ours:
+            ours[node.outputs[0]] = ours[same]
             continue
-        free = [f"{name}#source" if name in CONTRACT_NAMES else name for name in names]
-        attributes = {name: attribute.value for name, attribute in _attributes(node).items()}
-        results = writer.ops(node.op_type, operands, free, **attributes)
-        for name, old, new in zip(names, node.outputs, results, strict=True):
-            new.type, new.shape = old.type, old.shape
-            ours[old] = new
+        writer.copy(node, ours, names, partial(_constant_name, node.op_type, names[0]), _attributes(node))
+        for name, old in zip(names, node.outputs, strict=True):
             if not _COUNTER.search(str(old.name)) or name != _clean(str(old.name)):
-                values[name] = new  # a counter alone marks what tf2onnx put in between
+                values[name] = ours[old]  # a counter alone marks what tf2onnx put in between
     return [ours[output] for output in graph.outputs], values
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,15 +30,7 @@ from converters.facts import CHANNELS, IMAGE_SHAPE, SourceFacts, SourceOutput
 from converters.graph import NCHW_TO_NHWC, image_pixels, rescaled_pixels
 from converters.sources import ImportedNetwork
 from converters.sources.keras.stored import read_keras
-from converters.sources.tf2onnx import (
-    TF2ONNX_OPSET,
-    exporting,
-    import_quietly,
-    name_outputs,
-    set_threads,
-    silenced_warnings,
-    take_over,
-)
+from converters.sources.tf2onnx import TF2ONNX_OPSET, exporting, import_quietly, name_outputs, set_threads, take_over
 from converters.spec import HEAD, TensorTwin
 
 if TYPE_CHECKING:
@@ -75,7 +68,7 @@ class LoadedKeras:
 
     def outputs(self, rescaled_nhwc: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """The outputs for rescaled pixels, float32 ``(N, height, width, 3)``, as Keras itself computes them."""
-        with silenced_warnings():
+        with warnings.catch_warnings(action="ignore"):
             results = self.model(rescaled_nhwc, training=False)
         if isinstance(results, dict):
             results = results.values()
@@ -89,7 +82,7 @@ class LoadedKeras:
 
     def layer_outputs(self, rescaled_nhwc: NDArray[np.float32], names: Sequence[str]) -> list[NDArray[np.float32]]:
         """What the named layers give for rescaled pixels, float32, NHWC."""
-        with silenced_warnings():
+        with warnings.catch_warnings(action="ignore"):
             outputs = [self.model.get_layer(name).output for name in names]
             results = self.keras.Model(self.model.inputs, outputs)(rescaled_nhwc, training=False)
         return [np.asarray(array, np.float32) for array in (results if len(names) > 1 else [results])]
@@ -145,7 +138,7 @@ def load_keras(source: KerasFile, *, threads: int | None = None) -> LoadedKeras:
         copy = Path(folder) / f"model.{source.container}"
         copy.write_bytes(source.data)
         try:
-            with silenced_warnings():
+            with warnings.catch_warnings(action="ignore"):
                 model = keras.models.load_model(copy, compile=False)
         except (ValueError, TypeError, KeyError, OSError, IndexError, AttributeError, RuntimeError) as error:
             raise SourceFileError(

@@ -25,12 +25,12 @@ from onnx_ir.passes import common
 
 from converters._ir import ir
 from converters.errors import OptionError, UnsupportedModelError, list_some
-from converters.graph import NCHW_TO_NHWC, OF_CODES, GraphWriter, constant_at, image_pixels, rescaled_pixels, taken_over
+from converters.graph import NCHW_TO_NHWC, OF_CODES, GraphWriter, constant_at, free_name, image_pixels, rescaled_pixels
 from converters.heads.base import match_outputs
 from converters.quant import QuantParams, real_numbers
 from converters.sources import ImportedNetwork, as_raw_output
 from converters.sources.onnx.network import facts_from_onnx, fixed_graph, quant_params, turned_outputs
-from converters.spec import CONTRACT_NAMES, TensorTwin
+from converters.spec import TensorTwin
 
 if TYPE_CHECKING:
     from converters.options import ConvertOptions
@@ -60,7 +60,13 @@ def import_onnx(
         dequantize_graph(graph, source.file)
         quantization = f"float32 of {quantization}"
     codes = activation_codes(graph)
-    _require_choices(source.file, codes, options)
+    if codes != "float32" and options.quantize != "none":
+        raise OptionError(f"{source.file}: is quantised already; leave --quantize out")
+    if options.quantize == "none" and options.activations != "uint8":
+        raise OptionError(
+            f"{source.file}: an ONNX source keeps the codes that it has, {codes}; leave --activations "
+            f"{options.activations} out"
+        )
     as_float = options.dequantize and source.dtype == "float32"
     pixels = image_pixels(writer, spec.image, options.batch_size, as_float=as_float)
     if source.dtype == "float32":
@@ -68,7 +74,11 @@ def import_onnx(
     if not source.is_nchw:
         pixels = writer.op("Transpose", [pixels], "pixels/nhwc", perm=list(NCHW_TO_NHWC))
     writer.graph.opset_imports[""] = graph.opset_imports[""]
-    ours = _append(graph, writer, pixels)
+    ours = {graph.inputs[0]: pixels}
+    for node in graph:
+        name = str(node.outputs[0].name)
+        names = [str(value.name or f"{name}:{place}") for place, value in enumerate(node.outputs)]
+        writer.copy(node, ours, names, lambda _, value: free_name(str(value.name)), node.attributes)
     turned, shapes = turned_outputs(graph), [output.shape for output in facts_from_onnx(source).outputs]
     raw = []
     for output, place in zip(spec.network_outputs, match_outputs(shapes, spec.network_outputs), strict=True):
@@ -88,35 +98,6 @@ def import_onnx(
         canonical=False,
         leaky_relu="float",
     )
-
-
-def _require_choices(file: str, codes: ActivationCodes, options: ConvertOptions) -> None:
-    if codes != "float32" and options.quantize != "none":
-        raise OptionError(f"{file}: is quantised already; leave --quantize out")
-    if options.quantize == "none" and options.activations != "uint8":
-        raise OptionError(
-            f"{file}: an ONNX source keeps the codes that it has, {codes}; leave --activations {options.activations} "
-            "out"
-        )
-
-
-def _append(graph: ir.Graph, writer: GraphWriter, pixels: ir.Value) -> dict[ir.Value, ir.Value]:
-    """Append every node under its own names; those of the contract are changed."""
-    ours = {graph.inputs[0]: pixels}
-    for node in graph:
-        name = str(node.outputs[0].name)
-        operands = taken_over(writer, node, ours, name, lambda _, value: _free(str(value.name)))
-        attributes = {key: attribute.value for key, attribute in node.attributes.items()}
-        names = [_free(str(value.name or f"{name}:{place}")) for place, value in enumerate(node.outputs)]
-        for old, new in zip(node.outputs, writer.ops(node.op_type, operands, names, **attributes), strict=True):
-            new.type, new.shape = old.type, old.shape
-            ours[old] = new
-    return ours
-
-
-def _free(name: str) -> str:
-    """A name that is none of the contract's."""
-    return f"{name}#source" if name in CONTRACT_NAMES else name
 
 
 def activation_codes(graph: ir.Graph) -> ActivationCodes:

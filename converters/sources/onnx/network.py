@@ -68,16 +68,28 @@ def fixed_graph(source: OnnxSource, batch: int | str = 1) -> ir.Graph:
         SourceFileError: its shapes or types contradict each other.
         UnsupportedModelError: onnx cannot bring it to ``OPSET``, or a shape stays unknown.
     """
-    model = ir.from_proto(_inferred(_upgraded(_sized(source, batch), source.file), source.file))
+    proto, file = _sized(source, batch), source.file
+    changed = sorted({node.op_type for node in proto.graph.node} & CHANGED)
+    if changed:
+        raise UnsupportedModelError(
+            f"{file}: holds {', '.join(changed)}, whose meaning depends on the opset; export the model without them"
+        )
+    if proto.opset_import[0].version < OPSET:
+        proto = upgraded(proto, OPSET, file, f"; export it with opset {OPSET}")
+    try:  # every shape that can be told; what contradicts itself or the standard is refused
+        proto = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+    except (onnx.shape_inference.InferenceError, ValueError, OverflowError) as error:
+        raise invalid(file, error) from error
+    model = ir.from_proto(proto)
     common.RemoveInitializersFromInputsPass()(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     model.graph.sort()
     for _ in range(2):  # folded sizes let more shapes be inferred
         infer_shapes(model)
-        _fold(model.graph, source.file)
+        _fold(model.graph, file)
     infer_shapes(model)
     common.RemoveUnusedNodesPass()(model)
-    _require_known(model.graph, source.file, batch)
+    _require_known(model.graph, file, batch)
     return model.graph
 
 
@@ -96,24 +108,6 @@ def _sized(source: OnnxSource, batch: int | str) -> onnx.ModelProto:
     for output in proto.graph.output:
         output.type.tensor_type.ClearField("shape")
     return proto
-
-
-def _upgraded(proto: onnx.ModelProto, file: str) -> onnx.ModelProto:
-    opset = proto.opset_import[0].version
-    changed = sorted({node.op_type for node in proto.graph.node} & CHANGED)
-    if changed:
-        raise UnsupportedModelError(
-            f"{file}: holds {', '.join(changed)}, whose meaning depends on the opset; export the model without them"
-        )
-    return proto if opset >= OPSET else upgraded(proto, OPSET, file, f"; export it with opset {OPSET}")
-
-
-def _inferred(proto: onnx.ModelProto, file: str) -> onnx.ModelProto:
-    """The model with every shape that can be told; what contradicts itself or the standard is refused."""
-    try:
-        return onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
-    except (onnx.shape_inference.InferenceError, ValueError, OverflowError) as error:
-        raise invalid(file, error) from error
 
 
 def _fold(graph: ir.Graph, file: str) -> None:
