@@ -338,20 +338,14 @@ class ImportContext:
         index = self.target if index is None else index
         if not self.is_quantized(index):
             self.define(index, real)
-        elif (codes := self._untouched_codes(index, real)) is not None:
+            return
+        producer = real.producer()
+        codes = None if producer is None or producer.op_type != "DequantizeLinear" else producer.inputs[0]
+        source = next((source for source, value in self.values.items() if value is codes), None)
+        if codes is not None and source is not None and self.params(source).same_as(self.params(index)):
             self.define(index, codes)
         else:
             self.define_quantized(real, index=index)
-
-    def _untouched_codes(self, index: int, real: ir.Value) -> ir.Value | None:
-        """The codes behind ``real`` if it is their DequantizeLinear by the very parameters of tensor ``index``."""
-        producer = real.producer()
-        if producer is None or producer.op_type != "DequantizeLinear":
-            return None
-        for source, codes in self.values.items():
-            if producer.inputs[0] is codes:
-                return codes if self.params(source).same_as(self.params(index)) else None
-        return None
 
     def tell(self, index: int, kind: DeviationKind, numbers: tuple[float, float] | None = None) -> None:
         """Record a number of tensor ``index`` that is not the source's, in the operator's translation.

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
     from converters.graph import GraphWriter
     from converters.options import ConvertOptions
-    from converters.sources.tflite.reader import TfliteModel, TfliteOperator
+    from converters.sources.tflite.reader import TfliteModel
     from converters.sources.tflite.tensors import TfliteTensor
     from converters.spec import DetectorSpec, ImageInput
 
@@ -268,17 +268,14 @@ def require_source_shapes(context: ImportContext) -> None:
         shape = context.shape(index)
         expected = [shape[axis] for axis in NHWC_TO_NCHW] if len(shape) == 4 else list(shape)
         inferred = None if value.shape is None else list(value.shape)
-        if index not in context.constants and not _agree(inferred, expected, context.batch):
+        same = inferred is not None and len(inferred) == len(expected) and inferred[1:] == expected[1:]
+        if same and inferred and isinstance(context.batch, int):
+            same = inferred[0] == expected[0] * context.batch
+        if index not in context.constants and not same:
             raise ContractError(
                 f"{context.model.file}: tensor {context.names[index]!r} has shape {expected} in the graph's layout, "
                 f"the operators in front of it give {inferred}; export the model again, or report this with the file"
             )
-
-
-def _agree(inferred: list[int | ir.SymbolicDim] | None, expected: list[int], batch: int | str) -> bool:
-    if inferred is None or len(inferred) != len(expected) or inferred[1:] != expected[1:]:
-        return False
-    return not inferred or isinstance(batch, str) or inferred[0] == expected[0] * batch
 
 
 def _raw_outputs(context: ImportContext, spec: DetectorSpec) -> tuple[ir.Value, ...]:
@@ -309,8 +306,13 @@ def dequantized(model: TfliteModel) -> TfliteModel:
     _require_real(model)
     tensors = list(model.tensors)
     for op in model.operators:
-        if op.op in WEIGHTED and len(op.inputs) > 2 and op.inputs[2] >= 0:
-            tensors[op.inputs[2]] = _bias(model, op)
+        if op.op not in WEIGHTED or len(op.inputs) < 3 or op.inputs[2] < 0:
+            continue
+        picture, weights, bias = (model.tensors[index] for index in op.inputs[:3])
+        if bias.data is not None and bias.dtype == "int32" and picture.quant is not None and weights.quant is not None:
+            # by the scale that it has in integer arithmetic, whatever the file says
+            numbers = real_numbers(bias.data, bias_params(picture.quant, weights.quant))
+            tensors[bias.index] = replace(bias, dtype="float32", quant=None, data=numbers)
     return replace(
         model,
         tensors=tuple(_real(tensor) for tensor in tensors),
@@ -341,15 +343,6 @@ def _require_real(model: TfliteModel) -> None:
         raise UnsupportedModelError(
             f"{model.file}: --dequantize has no float form for {list_some(wrong)}; convert it without"
         )
-
-
-def _bias(model: TfliteModel, op: TfliteOperator) -> TfliteTensor:
-    """A bias by the scale that it has in integer arithmetic, ``x_scale * w_scale``, whatever the file says."""
-    picture, weights, bias = (model.tensors[index] for index in op.inputs[:3])
-    if bias.data is None or bias.dtype != "int32" or picture.quant is None or weights.quant is None:
-        return bias
-    params = bias_params(picture.quant, weights.quant)
-    return replace(bias, dtype="float32", quant=None, data=real_numbers(bias.data, params))
 
 
 def _real(tensor: TfliteTensor) -> TfliteTensor:

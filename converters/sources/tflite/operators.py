@@ -289,7 +289,7 @@ OPERATORS: Mapping[str, Row] = {
         constants=(1,),
         ties=True,
     ),
-    "HARD_SWISH": _function("built-in", "that kernel's 16-bit fixed point", activations.hard_swish),
+    "HARD_SWISH": _function("built-in", "that kernel's 16-bit fixed point"),
     "SOFTMAX": _row(
         activations.softmax,
         _UNARY,

@@ -289,22 +289,20 @@ def logistic(context: ImportContext) -> None:
     context.close(context.node("Sigmoid", [real]))
 
 
-def hard_swish(context: ImportContext) -> None:
-    """HARD_SWISH: a table of LiteRT's codes; as the real function on float32, or where LiteRT is not matched."""
-    if context.match_litert and context.is_quantized(context.target):
-        close_by_table(context, hard_swish_table(leaky_case(context, context.source)))
-        return
-    real = context.float_of(context.source)
-    share = context.node("HardSigmoid", [real], "share", alpha=1 / 6, beta=0.5)
-    context.close(context.node("Mul", [real, share]))
-
-
-def _requantize(context: ImportContext) -> None:
-    """8 bit to 8 bit with another scale: nothing where the codes are equal, else XNNPACK's integer recipe (slope 1).
+def quantize(context: ImportContext) -> None:
+    """QUANTIZE from float, or from 8 bit to 8 bit: nothing where the codes are equal, else XNNPACK's recipe (slope 1).
 
     XNNPACK does not turn int8 into uint8, nor far scales into one another: the built-in kernel does.
     """
     source, target = context.source, context.target
+    if target in context.values:  # the image input found that the pixels are these codes
+        return
+    if not context.is_quantized(source):
+        real = context.float_of(source)
+        if _moves_codes(real):  # as below, so that ONNX Runtime rounds twice
+            real = context.node("LeakyRelu", [real], alpha=1.0)
+        context.define_quantized(real)
+        return
     before, after = context.params(source), context.params(target)
     if before.same_as(QuantParams(after.scale, after.zero_point, before.axis)):
         context.define(target, context.codes_of(source))
@@ -337,33 +335,17 @@ def _form_of(case: LeakyCase, table: Table) -> FloatForm | None:
     return None if scale is None else FloatForm(scale, np.float32(1))
 
 
-def quantize(context: ImportContext) -> None:
-    """QUANTIZE from float, or from 8 bit to 8 bit (nothing at all where the dialect makes both sides equal)."""
-    if context.target in context.values:  # the image input found that the pixels are these codes
-        return
-    if context.is_quantized(context.source):
-        _requantize(context)
-        return
-    real = context.float_of(context.source)
-    if _moves_codes(real):  # as _requantize, so that ONNX Runtime rounds twice
-        real = context.node("LeakyRelu", [real], alpha=1.0)
-    context.define_quantized(real)
-
-
 def _moves_codes(real: ir.Value) -> bool:
     """Whether numbers are those of a QuantizeLinear -> DequantizeLinear pair, moved at most."""
-    node = _behind_movers(real)
-    if node is None or node.op_type != "DequantizeLinear" or node.inputs[0] is None:
-        return False
-    writer = _behind_movers(node.inputs[0])
-    return writer is not None and writer.op_type == "QuantizeLinear"
-
-
-def _behind_movers(value: ir.Value) -> ir.Node | None:
-    node = value.producer()
-    while node is not None and node.op_type in MOVERS and node.inputs[0] is not None:
-        node = node.inputs[0].producer()
-    return node
+    value: ir.Value | None = real
+    for kind in ("DequantizeLinear", "QuantizeLinear"):
+        node = None if value is None else value.producer()
+        while node is not None and node.op_type in MOVERS and node.inputs[0] is not None:
+            node = node.inputs[0].producer()
+        if node is None or node.op_type != kind:
+            return False
+        value = node.inputs[0]
+    return True
 
 
 def dequantize(context: ImportContext) -> None:
@@ -410,11 +392,18 @@ def function(context: ImportContext) -> None:
     kind = context.op.op
     if context.is_quantized(context.target) and (context.match_litert or kind in TABLES_ALONE):
         approximate = ", approximate" if context.op.options.get("approximate") else ""
-        close_by_table(context, function_table(kind + approximate, leaky_case(context, context.source)))
+        case = leaky_case(context, context.source)
+        close_by_table(
+            context, hard_swish_table(case) if kind == "HARD_SWISH" else function_table(kind + approximate, case)
+        )
         return
     real = context.float_of(context.source)
-    for node in FUNCTION_NODES[kind]:
-        real = context.node(node, [real] * (2 if node == "Mul" else 1), node.lower())
+    if kind == "HARD_SWISH":
+        share = context.node("HardSigmoid", [real], "share", alpha=1 / 6, beta=0.5)
+        real = context.node("Mul", [real, share])
+    else:
+        for node in FUNCTION_NODES[kind]:
+            real = context.node(node, [real] * (2 if node == "Mul" else 1), node.lower())
     context.close(real)
 
 
@@ -423,12 +412,28 @@ MOST_PARTS = 128  # of a Sum
 
 
 def softmax(context: ImportContext) -> None:
-    """SOFTMAX over the last source axis."""
-    quantized = context.is_quantized(context.source) and context.is_quantized(context.target)
-    if quantized and context.match_litert and not context.keeps_fused():
-        _step_by_step(context)
+    """SOFTMAX over the last source axis: LiteRT's integers, or one Softmax, where ``beta`` scales the input.
+
+    Between codes a Min with 1, which changes nothing, keeps it in float32. Integer kernels are no nearer to LiteRT and
+    slower (ONNX Runtime), give the lowest code for one class, which is 1 everywhere (the same, 1.15 to 1.30), or are
+    wrong (tract).
+    """
+    source, beta = context.source, np.float32(context.float_option("beta"))
+    if context.is_quantized(source):
+        if context.is_quantized(context.target) and context.match_litert and not context.keeps_fused():
+            _step_by_step(context)
+            return
+        real = context.adjusted_float_of(source, _times_beta(context))
     else:
-        _close_softmax(context)
+        real = context.float_of(source)
+        if beta != 1:
+            real = context.node("Mul", [real, context.initializer(beta, "beta")], "times beta")
+    axis = context.axis(source, len(context.shape(source)) - 1)
+    probabilities = context.node("Softmax", [real], axis=axis)
+    if context.is_quantized(source):
+        one = context.initializer(np.float32(1), "one")
+        probabilities = context.node("Min", [probabilities, one], "at most one")
+    context.close(probabilities)
 
 
 def _step_by_step(context: ImportContext) -> None:
@@ -466,28 +471,6 @@ def _step_by_step(context: ImportContext) -> None:
         steps = step("Add", "codes", steps, np.float32(zero_point))
     low, high = np.float32(context.lowest_code), np.float32(context.lowest_code + 255)
     context.define_computed(step("Clip", "clipped", steps, low, high))
-
-
-def _close_softmax(context: ImportContext) -> None:
-    """One Softmax; ``beta`` scales the input's DequantizeLinear.
-
-    Between codes a Min with 1, which changes nothing, keeps it in float32. Integer kernels are no nearer to LiteRT and
-    slower (ONNX Runtime), give the lowest code for one class, which is 1 everywhere (the same, 1.15 to 1.30), or are
-    wrong (tract).
-    """
-    source, beta = context.source, np.float32(context.float_option("beta"))
-    if context.is_quantized(source):
-        real = context.adjusted_float_of(source, _times_beta(context))
-    else:
-        real = context.float_of(source)
-        if beta != 1:
-            real = context.node("Mul", [real, context.initializer(beta, "beta")], "times beta")
-    axis = context.axis(source, len(context.shape(source)) - 1)
-    probabilities = context.node("Softmax", [real], axis=axis)
-    if context.is_quantized(source):
-        one = context.initializer(np.float32(1), "one")
-        probabilities = context.node("Min", [probabilities, one], "at most one")
-    context.close(probabilities)
 
 
 def _times_beta(context: ImportContext) -> QuantParams:

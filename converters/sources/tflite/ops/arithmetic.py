@@ -110,7 +110,15 @@ def combine(context: ImportContext) -> None:
         low, high = (bound + context.to_int8 for bound in code_bounds(context))
         close_by_table(context, np.clip(square_table(square), low, high))
     else:
-        _close_pair(context, case, [_aligned_codes(context, index) for index in (a, b)])
+        context.notes.append(
+            f"{op.op} {context.names[context.target]!r} is computed step by step: no fused form equals LiteRT in every "
+            "pair"
+        )
+        operands = [_aligned_codes(context, index) for index in (a, b)]
+        if op.op == "MUL":
+            _close_product(context, case, operands)
+        else:
+            context.define_computed(clipped_codes(context, _sum(context, case, operands), np.int32))
 
 
 def pairs_that_occur(
@@ -125,19 +133,6 @@ def pairs_that_occur(
         return squared_pairs(case, square_table(square) + case.lowest + 128)
     gate = gate_of(model, op)
     return pairs_of(case, *codes) if gate is None else gated_pairs(case, gate)
-
-
-def _close_pair(context: ImportContext, case: PairCase, operands: Sequence[ir.Value]) -> None:
-    """Compute an operator that XNNPACK takes from the codes of its operands, its fused activation included."""
-    context.notes.append(
-        f"{context.op.op} {context.names[context.target]!r} is computed step by step: no fused form equals LiteRT in "
-        "every pair"
-    )
-    if case.op == "MUL":
-        context.tell(context.target, "table")
-        _close_product(context, case, operands)
-    else:
-        context.define_computed(clipped_codes(context, _sum(context, case, operands), np.int32))
 
 
 def _look_up_pair(context: ImportContext, case: PairCase, operands: Sequence[ir.Value]) -> None:
@@ -177,6 +172,7 @@ def _sum(context: ImportContext, case: PairCase, operands: Sequence[ir.Value]) -
 
 def _close_product(context: ImportContext, case: PairCase, operands: Sequence[ir.Value]) -> None:
     """Centred codes as DequantizeLinear with scale 1 gives them, their product, one float32 factor, Round."""
+    context.tell(context.target, "table")
     writer, dtype = context.writer, context.code_dtype
     a, b, out = (QuantParams.per_tensor(1.0, affine.zero_point) for affine in (case.a, case.b, case.out))
     centred = [
