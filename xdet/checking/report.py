@@ -57,6 +57,7 @@ ADVICE = {
     "float-convolution": "a layer runs in float: convert again, and let no tool fold its DequantizeLinear or "
     "QuantizeLinear",
     "missing-tensor": "the graph is not the one that was converted: convert again",
+    "wiring": "a tool changed what an operator reads: convert again, and leave the graph alone",
     "anchors": "correct --anchors, or the source's sidecar",
     "anchor-unit": "correct --anchor-unit, or the source's sidecar",
     "classes": "correct --classes, or the source's sidecar",

@@ -37,7 +37,7 @@ Status = Literal["passed", "tolerated", "failed", "skipped"]
 Cause = Literal[
     "another-source", "weight", "bias", "scale", "zero-point", "padding", "attributes", "slope", "float-convolution",
     "missing-tensor", "anchors", "anchor-unit", "classes", "image-input", "thresholds", "thresholds-swapped",
-    "colour-order", "layer", "iou-rule", "rows", "resize", "tolerance",
+    "colour-order", "layer", "iou-rule", "rows", "resize", "tolerance", "wiring",
 ]  # fmt: skip
 ChangeKind = Literal["lost", "new", "moved"]
 ChangeCause = Literal[

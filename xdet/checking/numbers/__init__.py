@@ -2,9 +2,9 @@
 
 The detector's description (anchors with their unit, classes, picture, thresholds) is compared here with the source's
 sidecar and the graph's own defaults; every weight, bias, scale, zero-point, stride, padding, window and slope by the
-source's format (``tflite``, ``keras``, ``onnx``), in the form that passes gave them (``rewrites``). Deliberate
-differences are proven one by one (``activations``, ``codes``, ``slopes``), never taken on trust. The comparison shares
-the file readers with the converter, but none of its translation.
+source's format (``tflite``, ``keras``, ``onnx``), in the form that passes gave them (``rewrites``), and which tensors
+each operator reads (``wiring``). Deliberate differences are proven one by one (``activations``, ``codes``, ``slopes``),
+never taken on trust. The comparison shares the file readers with the converter, but none of its translation.
 """
 
 from __future__ import annotations

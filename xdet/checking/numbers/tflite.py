@@ -23,6 +23,7 @@ from xdet.checking.numbers.comparison import NO_PADS, CheckedSource, Pool, Produ
 from xdet.checking.numbers.products import compare_limits, compare_product, pool_fault, require_integer_form, stored
 from xdet.checking.numbers.slopes import compare_slope, compare_sum, leaky_sum_of, promised_of
 from xdet.checking.numbers.tflite_source import PRODUCTS, SourceGraph, TfliteComparison, owners_of
+from xdet.checking.numbers.wiring import compare_wiring
 from xdet.errors import converter_errors
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def compare_tflite(source: SourceGraph, graph: FinishedGraph, document: ModelDoc
     compare_operators(context)
     compare_steps(context)
     compare_activations(context)
+    compare_wiring(context, source.layers(document))
     return context
 
 
