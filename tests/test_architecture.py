@@ -113,8 +113,26 @@ def test_reading_a_graph_loads_no_sympy(module: str) -> None:
 def test_what_every_detector_loads_is_light() -> None:
     """``importlib.metadata`` loads email, sockets and archives: 10 ms of each start."""
     heads = ("converters.heads.grids", "converters.heads.ssd")  # a head is loaded when a model has it
-    heavy = ("importlib.metadata", "email", "socket", "csv", "multiprocessing", "concurrent.futures", *heads)
+    heavy = (
+        "importlib.metadata",
+        "email",
+        "socket",
+        "csv",
+        "multiprocessing",
+        "concurrent.futures",
+        "xdet.writing.files",
+        *heads,
+    )
     assert imported_by("import xdet, xdet.runtimes.ort_session\nxdet.Detector", heavy) == []
+
+
+def test_reading_a_jpeg_file_loads_no_other_decoder() -> None:
+    """Pillow loads five for a file that it is handed open: 10 ms of each start."""
+    code = "from pathlib import Path; from xdet.pictures.images import read_image\n"
+    code += "read_image(Path('xdet/data/camera.jpg'), honour_exif=True)"
+    assert imported_by(code, ("PIL.PngImagePlugin", "PIL.BmpImagePlugin", "PIL.JpegImagePlugin")) == [
+        "PIL.JpegImagePlugin"
+    ]
 
 
 def test_the_library_names_its_public_objects_without_loading_them() -> None:

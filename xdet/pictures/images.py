@@ -19,7 +19,7 @@ import zlib
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import IO, TYPE_CHECKING, get_args
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -27,7 +27,6 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from converters.files import open_regular
 from converters.spec import PADDING, ImageInput, Rescaling, ResizeRule
 from xdet.errors import DataError, ImageError
-from xdet.writing.files import is_folder
 from xdet.writing.text import reason
 
 if TYPE_CHECKING:
@@ -45,6 +44,7 @@ FORMATS = {
     "TIFF": (".tif", ".tiff"),
     "WEBP": (".webp",),
 }
+JPEG_START = b"\xff\xd8\xff"
 SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 
 _UPRIGHT = {
@@ -91,7 +91,8 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     """
     images: dict[Path, None] = {}
     for path in paths:
-        named = [image for image in walk_images(path) if image.is_file()] if is_folder(path) else [path]
+        is_folder = os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises where a name is too long
+        named = [image for image in walk_images(path) if image.is_file()] if is_folder else [path]
         if not named:
             raise DataError(
                 f"no image in the folder '{path}'; looked for {' '.join(sorted(SUFFIXES))}, not in subfolders"
@@ -152,8 +153,7 @@ def decoded_picture(
             if not file.seek(0, os.SEEK_END):
                 raise ImageError(f"'{path}' is empty (0 bytes)")
             file.seek(0)
-            with _quiet_pillow():
-                image = Image.open(file, formats=list(FORMATS))
+            image = _open(file)
             if image.width * image.height > LARGEST_PIXELS:
                 raise Image.DecompressionBombError
             stack.enter_context(_decoding.of(image.width * image.height))
@@ -266,6 +266,21 @@ def _quiet_pillow() -> Iterator[None]:
     with _warning_filters, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def _open(file: IO[bytes]) -> Image.Image:
+    """As Pillow tells a file's format, which loads its common decoders first: of a JPEG file that one alone."""
+    start = file.read(len(JPEG_START))
+    file.seek(0)
+    with _quiet_pillow():
+        if start != JPEG_START:
+            return Image.open(file, formats=list(FORMATS))
+        from PIL.JpegImagePlugin import jpeg_factory
+
+        try:
+            return jpeg_factory(file)
+        except (SyntaxError, IndexError, TypeError, struct.error) as error:  # as Image.open
+            raise UnidentifiedImageError from error
 
 
 def _upright(image: Image.Image) -> Image.Transpose | None:
