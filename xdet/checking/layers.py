@@ -332,21 +332,16 @@ def _shared_layers(pair: OpenedPair) -> tuple[tuple[_Shared, ...], dict[str, str
             twin.onnx in pair.graph.producers and not is_raw_output(twin.onnx)
         ):
             bound = of_twins[twin.onnx] = max(bound, of_twins.get(twin.onnx, 0))
-            shared.append(_held(layer, twin, twin.onnx, bound, pair.graph))
+            shared.append(_held(layer, twin, twin.onnx, bound, pair))
     return tuple(shared), absent
 
 
-def half_values(graph: FinishedGraph) -> frozenset[str]:
-    """The values of a graph that are float16."""
-    values = (value for node in graph.model.graph for value in node.outputs)
-    return frozenset(str(value.name) for value in values if value.dtype is not None and value.dtype.name == "FLOAT16")
-
-
-def _held(layer: SourceLayer, twin: TensorTwin, value: str, bound: int, graph: FinishedGraph) -> _Shared:
+def _held(layer: SourceLayer, twin: TensorTwin, value: str, bound: int, pair: OpenedPair) -> _Shared:
     """A source tensor with its twin ``value``."""
+    graph = pair.graph
     before, _, after = twin.layout.partition("->")
     perm = None if twin.layout == "same" else tuple(before.index(axis) for axis in after)
-    floats = np.float16 if value in half_values(graph) else np.float32
+    floats = np.float16 if value in pair.half_values else np.float32
     if layer.quant is not None:
         return _Shared(layer, value, perm, floats, bound=bound)
     filling = _code_of_zero(graph, value) if twin.by == FULL_CHANNELS else None

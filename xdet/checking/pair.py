@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from converters.heads.yolo_v2 import YoloV2
@@ -10,7 +11,7 @@ from converters.sources import SOURCES
 from converters.spec import THRESHOLD_INPUTS
 from xdet.errors import UsageError, converter_errors
 from xdet.model.file import ModelFile, hash_model, read_document, read_model_file
-from xdet.model.graph import FinishedGraph, load_onnx
+from xdet.model.graph import FinishedGraph, inferred_model, load_onnx
 from xdet.model.surgery import at_network_size
 
 if TYPE_CHECKING:
@@ -39,6 +40,15 @@ class OpenedPair:
     def file(self) -> ModelFile:
         """The finished model as it was given."""
         return self.any_size or self.model
+
+    @cached_property
+    def half_values(self) -> frozenset[str]:
+        """The values of a float16 model that are float16; they are inferred, since an open batch leaves dtypes out."""
+        if not self.document.float16:
+            return frozenset()
+        graph = inferred_model(self.graph.proto, self.graph.file).graph
+        values = (value for node in graph for value in node.outputs if value.dtype is not None)
+        return frozenset(str(value.name) for value in values if value.dtype.name == "FLOAT16")  # type: ignore[union-attr]
 
     @property
     def no_yardstick(self) -> str | None:

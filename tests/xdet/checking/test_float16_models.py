@@ -46,3 +46,22 @@ def test_weights_are_the_sources_rounded_once(damaged: object, tmp_path: Path, s
     assert 1e-3 < result.allowed_max < 1e-2
     assert result.layers is not None
     assert max(layer.local.worst for layer in result.layers.layers) > 1e-5
+
+
+def test_layers_are_compared_where_the_file_states_no_dtypes(tmp_path: Path, sample_pictures: list[Path]) -> None:
+    """As that of a Keras source with an open batch, or what a tool has left of one."""
+    source, model, bare = (tmp_path / name for name in ("net.onnx", "model.onnx", "bare.onnx"))
+    source.write_bytes(yolo_v8())
+    model.write_bytes(convert_to_bytes(source, ConvertOptions(source=SAID, float16=True)).model)
+    proto = onnx.load(model)
+    del proto.graph.value_info[:]
+    onnx.save(proto, bare)
+    stated, inferred = (
+        check(path, source, sample_pictures[:1], runtimes="onnxruntime:cpu", source_options=SAID, layers=True)
+        for path in (model, bare)
+    )
+    assert stated.findings == inferred.findings == ()
+    assert stated.layers is not None
+    assert inferred.layers is not None
+    assert [layer.local for layer in inferred.layers.layers] == [layer.local for layer in stated.layers.layers]
+    assert inferred.allowed_max == stated.allowed_max

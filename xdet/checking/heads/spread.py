@@ -16,7 +16,6 @@ import numpy as np
 
 from converters.sources import FINISHED
 from converters.sources.tflite.operators import case_of
-from xdet.checking.layers import half_values
 from xdet.checking.result import Finding, HeadDistance, HistogramBar, PartVerdict
 from xdet.runtimes.table import usual_runtime
 
@@ -113,7 +112,7 @@ def half_bound(pair: OpenedPair) -> float | None:
     """
     if not pair.document.float16:
         return None
-    return 2.0**-10 * math.sqrt(max(len(half_values(pair.graph)), 1))
+    return 2.0**-10 * math.sqrt(max(len(pair.half_values), 1))
 
 
 def distance(first: Run, second: Run, step: Step | None) -> HeadDistance:
