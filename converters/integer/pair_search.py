@@ -69,36 +69,26 @@ class Forms:
         return Forms(self.scale_a[chosen], self.scale_b[chosen], self.scale_out, self.zero_points)
 
 
-@dataclass(frozen=True, slots=True)
-class Kernels:
-    """What is known of one operator on one dtype."""
+def kernels_of(case: PairCase) -> tuple[dict[str, Kernel], int]:
+    """The kernels: functions from forms and codes ``(pairs,)`` to unclamped output codes ``(forms, pairs)``.
 
-    required: Mapping[str, Kernel]  # name -> kernel that x86 with AVX2 may run; every pair must be right with it
-    others: Mapping[str, Kernel]  # those with which as many pairs as possible should be
-
-    @property
-    def all(self) -> Mapping[str, Kernel]:
-        """Both, the required ones first."""
-        return {**self.required, **self.others}
-
-
-def kernels_of(case: PairCase) -> Kernels:
-    """The kernels: functions from forms and codes ``(pairs,)`` to unclamped output codes ``(forms, pairs)``."""
-    (first, kernel), *rest = KERNELS[case.op].items()
-    required, others = {first: kernel}, dict(rest)
-    if case.lowest < 0 and case.op != "SUB":
-        required[f"{first}, as uint8"] = partial(_as_uint8, kernel)
-        required[UNFUSED] = others.pop(UNFUSED)
-        others.update(
-            {f"{name}, as uint8": partial(_as_uint8, kernel) for name, kernel in rest if name.startswith("x86")}
-        )
-    return Kernels(required, others)
+    The second number says how many of them, the first ones, x86 with AVX2 may run: with those every pair must be right,
+    with the others as many as possible.
+    """
+    kernels = dict(KERNELS[case.op])
+    if case.lowest == 0 or case.op == "SUB":
+        return kernels, 1
+    first = next(iter(kernels))
+    for name in [name for name in kernels if name.startswith("x86")]:
+        kernels[f"{name}, as uint8"] = partial(_as_uint8, kernels[name])
+    required = (first, f"{first}, as uint8", UNFUSED)
+    return {name: kernels[name] for name in (*required, *kernels)}, len(required)
 
 
 def _as_uint8(kernel: Kernel, forms: Forms, a: Integers, b: Integers) -> Floats:
     """int8 codes computed as uint8 codes."""
     za, zb, zc = forms.zero_points
-    shifted = Forms(forms.scale_a, forms.scale_b, forms.scale_out, (za + 128, zb + 128, zc + 128))
+    shifted = replace(forms, zero_points=(za + 128, zb + 128, zc + 128))
     return np.asarray(kernel(shifted, a + 128, b + 128) - 128, np.float32)
 
 
@@ -128,14 +118,6 @@ def _fixed_point(forms: Forms, a: Integers, b: Integers) -> Floats:
     return np.asarray(steps + zc, np.float32)
 
 
-def _unfused_sum(forms: Forms, a: Integers, b: Integers, *, sign: int = 1, late: bool = False) -> Floats:
-    """Dequantised, added, divided; ``late``: the zero-point is added before the rounding."""
-    za, zb, zc = (np.float32(z) for z in forms.zero_points)
-    x, y = (_reals(a) - za) * forms.scale_a, (_reals(b) - zb) * forms.scale_b
-    steps = (x + sign * y) / forms.scale_out
-    return np.rint(steps + zc) if late else np.rint(steps) + zc
-
-
 def _product(forms: Forms, a: Integers, b: Integers, *, contracted: bool) -> Floats:
     za, zb, zc = forms.zero_points
     products = ((a - za) * (b - zb)).astype(np.float32)
@@ -143,10 +125,12 @@ def _product(forms: Forms, a: Integers, b: Integers, *, contracted: bool) -> Flo
     return np.rint(_fma(factor, products, np.float32(zc)) if contracted else products * factor + np.float32(zc))
 
 
-def _unfused_product(forms: Forms, a: Integers, b: Integers, *, late: bool) -> Floats:
+def _unfused(forms: Forms, a: Integers, b: Integers, *, combine: np.ufunc, late: bool = False) -> Floats:
+    """Dequantised, combined, divided; ``late``: the zero-point is added before the rounding."""
     za, zb, zc = (np.float32(z) for z in forms.zero_points)
-    steps = ((_reals(a) - za) * forms.scale_a) * ((_reals(b) - zb) * forms.scale_b) / forms.scale_out
-    return np.rint(steps + zc) if late else np.rint(steps) + zc
+    x, y = (_reals(a) - za) * forms.scale_a, (_reals(b) - zb) * forms.scale_b
+    steps = combine(x, y) / forms.scale_out
+    return np.asarray(np.rint(steps + zc) if late else np.rint(steps) + zc)
 
 
 def _ratios(forms: Forms) -> tuple[Floats, Floats, np.float32, np.float32, np.float32]:
@@ -165,20 +149,20 @@ def _fma(x: Any, y: Any, z: Any) -> Floats:
 
 KERNELS: Mapping[PairOp, Mapping[str, Kernel]] = {
     "ADD": {
-        "x86 with AVX2": lambda f, a, b: _fused(f, a, b, contracted=True),
-        "x86 with AVX2, another compiler": lambda f, a, b: _fused(f, a, b, contracted=False),
-        "x86 without AVX2": lambda f, a, b: _plain_sum(f, a, b, dense=True),
-        "x86 without AVX2, one number added": lambda f, a, b: _plain_sum(f, a, b, dense=False),
+        "x86 with AVX2": partial(_fused, contracted=True),
+        "x86 with AVX2, another compiler": partial(_fused, contracted=False),
+        "x86 without AVX2": partial(_plain_sum, dense=True),
+        "x86 without AVX2, one number added": partial(_plain_sum, dense=False),
         "Arm": _fixed_point,
-        UNFUSED: _unfused_sum,
-        "wasm": lambda f, a, b: _unfused_sum(f, a, b, late=True),
+        UNFUSED: partial(_unfused, combine=np.add),
+        "wasm": partial(_unfused, combine=np.add, late=True),
     },
-    "SUB": {UNFUSED: lambda f, a, b: _unfused_sum(f, a, b, sign=-1)},
+    "SUB": {UNFUSED: partial(_unfused, combine=np.subtract)},
     "MUL": {
-        "x86": lambda f, a, b: _product(f, a, b, contracted=False),
-        "Arm": lambda f, a, b: _product(f, a, b, contracted=True),
-        UNFUSED: lambda f, a, b: _unfused_product(f, a, b, late=False),
-        "wasm": lambda f, a, b: _unfused_product(f, a, b, late=True),
+        "x86": partial(_product, contracted=False),
+        "Arm": partial(_product, contracted=True),
+        UNFUSED: partial(_unfused, combine=np.multiply),
+        "wasm": partial(_unfused, combine=np.multiply, late=True),
     },
 }
 
@@ -205,13 +189,6 @@ class PairForm:
     swapped: bool = False  # whether the graph has the second operand first
     failing: tuple[str, ...] = ()  # kernels with which some pair differs
 
-    @property
-    def forms(self) -> Forms:
-        """The same for kernels."""
-        a, b = (np.array([[affine.scale]], np.float32) for affine in (self.a, self.b))
-        forms = Forms(a, b, self.out.scale, (self.a.zero_point, self.b.zero_point, self.out.zero_point))
-        return forms.swapped if self.swapped else forms
-
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
@@ -220,6 +197,11 @@ class Pairs:
     a: Integers  # int64 ``(pairs,)``
     b: Integers  # the same
     wanted: Integers  # XNNPACK's codes
+
+    @property
+    def swapped(self) -> Pairs:
+        """The same with the operands exchanged."""
+        return Pairs(self.b, self.a, self.wanted)
 
     def pick(self, chosen: NDArray[np.int64]) -> Pairs:
         """Some of the pairs."""
@@ -251,19 +233,21 @@ def gated_pairs(case: PairCase, gate: int) -> Pairs:
 
 def squared_pairs(case: PairCase, codes: Integers) -> Pairs:
     """The pairs of a MUL of a tensor with itself, whose ``codes`` are XNNPACK's: each code with its own."""
-    own = all_codes(case)
-    return Pairs(own, own, codes)
+    return Pairs(all_codes(case), all_codes(case), codes)
 
 
 def failing_kernels(case: PairCase, form: PairForm, pairs: Pairs) -> tuple[str, ...]:
     """The kernels that give another code than XNNPACK for some pair."""
-    holds = _holds(case, form.forms, pairs, swapped=form.swapped)[:, 0]
-    return tuple(name for name, good in zip(kernels_of(case).all, holds, strict=True) if not good)
+    a, b = (np.array([[affine.scale]], np.float32) for affine in (form.a, form.b))
+    forms = Forms(a, b, form.out.scale, (form.a.zero_point, form.b.zero_point, form.out.zero_point))
+    holds = _holds(case, *((forms.swapped, pairs.swapped) if form.swapped else (forms, pairs)))
+    return tuple(name for name, good in zip(kernels_of(case)[0], holds[:, 0], strict=True) if not good)
 
 
 def is_proven(case: PairCase, form: PairForm, pairs: Pairs) -> bool:
     """Whether the form gives XNNPACK's codes for all pairs with the required kernels."""
-    return not set(kernels_of(case).required) & set(failing_kernels(case, form, pairs))
+    kernels, required = kernels_of(case)
+    return not set(list(kernels)[:required]) & set(failing_kernels(case, form, pairs))
 
 
 def search_form(case: PairCase, pairs: Pairs, *, may_swap: bool) -> PairForm | None:
@@ -273,13 +257,16 @@ def search_form(case: PairCase, pairs: Pairs, *, may_swap: bool) -> PairForm | N
     if not failing:
         return own
     near = pairs.pick(_near_edges(case, pairs))
-    count = len(kernels_of(case).all)
+    count = len(kernels_of(case)[0])
     best, score = (own, count - len(failing) + REQUIRED * is_proven(case, own, pairs))
     for forms in _stages(case):
-        for swapped in (False, True)[: 1 + (may_swap and case.op == "ADD")]:
-            form, points = _best_of(case, forms.swapped if swapped else forms, near, pairs, swapped=swapped)
+        form, points = _best_of(case, forms, near, pairs)
+        if points > score:
+            best, score = form, points
+        if may_swap and case.op == "ADD":
+            form, points = _best_of(case, forms.swapped, near.swapped, pairs.swapped)
             if points > score:
-                best, score = form, points
+                best, score = replace(form, a=form.b, b=form.a, swapped=True), points
         if score == REQUIRED + count:
             break
     if score < REQUIRED:
@@ -288,51 +275,42 @@ def search_form(case: PairCase, pairs: Pairs, *, may_swap: bool) -> PairForm | N
     return proven if is_proven(case, proven, pairs) else None
 
 
-def _best_of(case: PairCase, forms: Forms, near: Pairs, pairs: Pairs, *, swapped: bool) -> tuple[PairForm, int]:
+def _best_of(case: PairCase, forms: Forms, near: Pairs, pairs: Pairs) -> tuple[PairForm, int]:
     """The best of several forms and its score, tried on the pairs that are near an edge, then on all."""
     few = near.pick(np.linspace(0, near.a.size - 1, min(FEW, near.a.size)).astype(np.int64))
-    promising = np.argsort(-_scores(case, _holds(case, forms, few, swapped=swapped)), kind="stable")[:BEST]
-    forms = forms.pick(promising)
-    scores = _scores(case, _holds(case, forms, near, swapped=swapped))
-    ranking = np.lexsort((-_room(case, forms, near, swapped=swapped), -scores))
-    for chosen in ranking[scores[ranking] >= REQUIRED][:PROVEN]:  # one that went far may miss a pair that is not near
-        form = _form_of(forms, chosen, swapped=swapped)
-        if is_proven(case, form, pairs):
-            return form, int(scores[chosen])
-    best = int(ranking[0])
-    return _form_of(forms, best, swapped=swapped), int(scores[best]) % REQUIRED
+    forms = forms.pick(np.argsort(-_scores(case, forms, few), kind="stable")[:BEST])
+    scores = _scores(case, forms, near)
+    ranking = np.lexsort((-_room(case, forms, near), -scores))
+    (za, zb, zc), scale_out = forms.zero_points, forms.scale_out
+    several = [
+        PairForm(Affine(np.float32(scale_a), za), Affine(np.float32(scale_b), zb), Affine(scale_out, zc))
+        for scale_a, scale_b in zip(forms.scale_a[ranking, 0], forms.scale_b[ranking, 0], strict=True)
+    ]
+    scores = scores[ranking]
+    for form, score in zip(several[:PROVEN], scores, strict=False):
+        # one that went far may miss a pair that is not near
+        if score >= REQUIRED and is_proven(case, form, pairs):
+            return form, int(score)
+    return several[0], int(scores[0]) % REQUIRED
 
 
-def _form_of(forms: Forms, chosen: int, *, swapped: bool) -> PairForm:
-    za, zb, zc = forms.zero_points
-    first = Affine(np.float32(forms.scale_a[chosen, 0]), za)
-    second = Affine(np.float32(forms.scale_b[chosen, 0]), zb)
-    operands = (second, first) if swapped else (first, second)
-    return PairForm(*operands, Affine(forms.scale_out, zc), swapped)
+def _scores(case: PairCase, forms: Forms, pairs: Pairs) -> Integers:
+    holds, (_, required) = _holds(case, forms, pairs), kernels_of(case)
+    return np.asarray(holds.sum(0) + REQUIRED * holds[:required].all(0), np.int64)
 
 
-def _scores(case: PairCase, holds: NDArray[np.bool_]) -> Integers:
-    required = holds[: len(kernels_of(case).required)].all(0)
-    return np.asarray(holds.sum(0) + REQUIRED * required, np.int64)
-
-
-def _holds(case: PairCase, forms: Forms, pairs: Pairs, *, swapped: bool) -> NDArray[np.bool_]:
-    """Bool ``(kernels, forms)``: whether all pairs come out as wanted; ``forms`` has the graph's order of operands."""
-    first, second = (pairs.b, pairs.a) if swapped else (pairs.a, pairs.b)
+def _holds(case: PairCase, forms: Forms, pairs: Pairs) -> NDArray[np.bool_]:
+    """Bool ``(kernels, forms)``: whether all pairs come out as wanted; both have the graph's order of operands."""
+    kernels, _ = kernels_of(case)
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.array(
-            [
-                (case.clamped(kernel(forms, first, second)) == pairs.wanted).all(1)
-                for kernel in kernels_of(case).all.values()
-            ]
-        )
+        codes = (case.clamped(kernel(forms, pairs.a, pairs.b)) for kernel in kernels.values())
+        return np.array([(of_kernel == pairs.wanted).all(1) for of_kernel in codes])
 
 
-def _room(case: PairCase, forms: Forms, near: Pairs, *, swapped: bool) -> NDArray[np.float64]:
+def _room(case: PairCase, forms: Forms, near: Pairs) -> NDArray[np.float64]:
     """float64 ``(forms,)``: the smallest distance of any result from an edge between codes."""
-    first, second = (near.b, near.a) if swapped else (near.a, near.b)
-    x = (first - forms.zero_points[0]) * forms.scale_a.astype(np.float64)
-    y = (second - forms.zero_points[1]) * forms.scale_b.astype(np.float64)
+    x = (near.a - forms.zero_points[0]) * forms.scale_a.astype(np.float64)
+    y = (near.b - forms.zero_points[1]) * forms.scale_b.astype(np.float64)
     real = x * y if case.op == "MUL" else x - y if case.op == "SUB" else x + y
     return np.asarray(_distance(real / float(forms.scale_out)).min(1, initial=0.5))
 

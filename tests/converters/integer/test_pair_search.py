@@ -99,12 +99,9 @@ def test_codes_that_a_constant_lacks_need_not_be_right() -> None:
 
 
 def test_int8_forms_hold_as_uint8_and_unfused_too() -> None:
-    assert len(kernels_of(case_of("ADD", (1.0, 1.0, 1.0))).required) == 1
-    assert list(kernels_of(case_of("MUL", (1.0, 1.0, 1.0), lowest=-128)).required) == [
-        "x86",
-        "x86, as uint8",
-        "float32",
-    ]
+    assert kernels_of(case_of("ADD", (1.0, 1.0, 1.0)))[1] == 1
+    kernels, required = kernels_of(case_of("MUL", (1.0, 1.0, 1.0), lowest=-128))
+    assert list(kernels)[:required] == ["x86", "x86, as uint8", "float32"]
 
 
 def test_exchanged_operands_are_another_form() -> None:
