@@ -49,7 +49,7 @@ from converters.passes.base import (
     Changed,
     DeclinedError,
     Link,
-    NodeRewrite,
+    Rewrite,
     new_node,
     only_consumer,
     pair_around,
@@ -72,7 +72,7 @@ def leaky_of(before: Link, activation: ir.Node, after: Link) -> tuple[LeakyCase,
     return case, float_table(case, form)
 
 
-class PoolBeforeActivation(NodeRewrite):
+class PoolBeforeActivation(Rewrite):
     """Moves MaxPool in front of a monotone quantised LeakyRelu."""
 
     title = "pool before activation"
@@ -119,7 +119,7 @@ def _swap(graph: ir.Graph, pair: tuple[Link, Link], activation: ir.Node, pool: i
     take_over(graph, last.outputs[0], result)
 
 
-class LeakyAsSum(NodeRewrite):
+class LeakyAsSum(Rewrite):
     """Writes quantised LeakyRelu nodes as a maximum and a sum."""
 
     title = "leaky as sum"

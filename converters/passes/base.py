@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -19,14 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A place that a rewrite looked at and left alone."""
-
-    node: str  # name of the node it looked at
-    reason: str  # why, in words for the user of ``--verbose``
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,57 +52,44 @@ class Rewrite(ir.passes.InPlacePass):
 
     Attributes:
         title: name in reports and in the model's metadata.
+        op_type: the operator at whose nodes it looks.
     """
 
     title: str
+    op_type: str
+
+    def places(self, graph: ir.Graph) -> Iterable[ir.Node | ir.Value]:
+        """Where to look: at every node of ``op_type`` that the graph has at the beginning."""
+        return [node for node in graph if node.op_type == self.op_type]
 
     @abc.abstractmethod
-    def rewrite(self, graph: ir.Graph) -> Iterator[Changed | Skipped]:
-        """Change ``graph``; yield a ``Changed`` per change and a ``Skipped`` for every place that was left alone."""
+    def rewrite_at(self, graph: ir.Graph, place: Any, /) -> Changed | None:
+        """Change the graph around a place; None where there is nothing to change.
+
+        Raises:
+            DeclinedError: the place has to stay.
+        """
+
+    def rewrite(self, graph: ir.Graph) -> Iterator[Changed | DeclinedError]:
+        """Change ``graph`` in place and log what is done; yield every change, and every refusal."""
+        for place in self.places(graph):
+            try:
+                changed = self.rewrite_at(graph, place)
+            except DeclinedError as reason:
+                logger.info("%s: declined at %s: %s", self.title, place.name, reason)
+                yield reason
+            else:
+                if changed is not None:
+                    logger.info("%s: %s", self.title, changed.what)
+                    yield changed
 
     def changes(self, model: ir.Model) -> tuple[Changed, ...]:
-        """Run ``rewrite``, log what it tells, and return its changes."""
-        changes = []
-        for outcome in self.rewrite(model.graph):
-            if isinstance(outcome, Skipped):
-                logger.info("%s: declined at %s: %s", self.title, outcome.node, outcome.reason)
-            else:
-                changes.append(outcome)
-                logger.info("%s: %s", self.title, outcome.what)
-        return tuple(changes)
+        """Run ``rewrite`` and return its changes."""
+        return tuple(outcome for outcome in self.rewrite(model.graph) if isinstance(outcome, Changed))
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run ``rewrite`` as an ``onnx_ir`` pass."""
         return ir.passes.PassResult(model, modified=bool(self.changes(model)))
-
-
-class NodeRewrite(Rewrite):
-    """A pass that looks at every node of one operator.
-
-    Attributes:
-        op_type: the operator.
-    """
-
-    op_type: str
-
-    def rewrite(self, graph: ir.Graph) -> Iterator[Changed | Skipped]:
-        """Rewrite at every node that the graph has at the beginning."""
-        for node in [node for node in graph if node.op_type == self.op_type]:
-            try:
-                changed = self.rewrite_at(graph, node)
-            except DeclinedError as reason:
-                yield Skipped(str(node.name), str(reason))
-            else:
-                if changed is not None:
-                    yield changed
-
-    @abc.abstractmethod
-    def rewrite_at(self, graph: ir.Graph, node: ir.Node) -> Changed | None:
-        """Change the graph around a node; None where there is nothing to change.
-
-        Raises:
-            DeclinedError: the node has to stay.
-        """
 
 
 @dataclass(frozen=True, slots=True)

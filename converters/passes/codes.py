@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.graph import GraphWriter, constant_at, constant_of, static_shape
-from converters.passes.base import Changed, DeclinedError, NodeRewrite, equal_pair_around, require_zeros, take_over
+from converters.passes.base import Changed, DeclinedError, Rewrite, equal_pair_around, require_zeros, take_over
 from converters.quant import quantize
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ RESIZE = {
 """Attribute -> its default, and what the rewrite takes."""
 
 
-class ClampCodes(NodeRewrite):
+class ClampCodes(Rewrite):
     """Takes Clip nodes out of their QDQ pairs."""
 
     title = "clamp codes"
@@ -67,7 +67,7 @@ class ClampCodes(NodeRewrite):
         return Changed(f"{node.name}: codes {codes[0]} to {codes[1]}")
 
 
-class PadCodes(NodeRewrite):
+class PadCodes(Rewrite):
     """Takes Pad nodes out of their QDQ pairs."""
 
     title = "pad codes"
@@ -86,7 +86,7 @@ class PadCodes(NodeRewrite):
         return Changed(f"{node.name}: code {after.zero_point}")
 
 
-class RepeatPixels(NodeRewrite):
+class RepeatPixels(Rewrite):
     """Writes enlargements by whole factors as two concatenations."""
 
     title = "repeat pixels"

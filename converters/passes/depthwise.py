@@ -53,7 +53,7 @@ from converters.passes.base import (
     DeclinedError,
     Link,
     Moved,
-    NodeRewrite,
+    Rewrite,
     dequantize_before,
     link,
     pair_around,
@@ -75,7 +75,7 @@ NUDGE = 2.0**-14  # by which scales may differ
 LARGEST = 31  # places of a window: 255 nudged codes stay nearer to their mean than it is to a tie, 1 / (2 * 31)
 
 
-class AverageAsConvolution(NodeRewrite):
+class AverageAsConvolution(Rewrite):
     """Writes average pools as depthwise convolutions."""
 
     title = "average as convolution"
@@ -137,7 +137,7 @@ class _Rows:
     zero_point: int  # what was taken off the weights
 
 
-class ShiftedRows(NodeRewrite):
+class ShiftedRows(Rewrite):
     """Writes depthwise convolutions of few channels on groups of pixels."""
 
     title = "shifted rows"

@@ -36,9 +36,7 @@ from converters.graph import GraphWriter, constant_at
 from converters.passes.base import (
     Changed,
     DeclinedError,
-    NodeRewrite,
     Rewrite,
-    Skipped,
     dequantize_before,
     new_node,
     only_consumer,
@@ -65,37 +63,34 @@ class FoldAffine(Rewrite):
 
     title = "fold affine"
 
-    def rewrite(self, graph: ir.Graph) -> Iterator[Changed | Skipped]:
-        """Fold again and again behind every convolution; yield one change per operator that is gone."""
-        for conv in [node for node in graph if node.op_type == "Conv"]:
-            while (behind := _affine_behind(conv)) is not None:
-                try:
-                    _fold_affine(graph, conv, behind)
-                except DeclinedError as reason:
-                    yield Skipped(str(behind.name), str(reason))
-                    break
-                yield Changed(f"{behind.name}: now in the weights of {conv.name}")
+    def places(self, graph: ir.Graph) -> Iterator[ir.Node]:
+        """The operator behind every convolution of constant weights, again and again until one stays."""
+        for conv in [node for node in graph if _has_weights(node)]:
+            last = None
+            while (behind := only_consumer(conv.outputs[0])) not in (None, last) and behind.op_type in AFFINE:
+                yield behind
+                last = behind
+
+    def rewrite_at(self, graph: ir.Graph, node: ir.Node) -> Changed:
+        """Give the convolution in front weights and bias for both; it takes over the name of the result."""
+        conv = next(conv for conv in map(producer, node.inputs) if conv is not None and _has_weights(conv))
+        old, result, weights, bias = node.outputs[0], conv.outputs[0], required(conv.inputs[1]), constant_at(conv, 2)
+        factor, offset = _affine(node, result, len(weights))
+        new_weights = weights.astype(np.float64) * factor.reshape(-1, 1, 1, 1)
+        new_bias = offset if bias is None else factor * bias.astype(np.float64) + offset
+        what = f"{node.name}: now in the weights of {conv.name}"
+        writer = GraphWriter.inserting(graph, conv)
+        conv.resize_inputs(3)
+        conv.replace_input_with(1, writer.constant(new_weights.astype(np.float32), f"{old.name}/weights"))
+        conv.replace_input_with(2, writer.constant(new_bias.astype(np.float32), f"{old.name}/bias"))
+        conv.name = old.name
+        take_over(graph, result, old)
+        return Changed(what)
 
 
-def _affine_behind(conv: ir.Node) -> ir.Node | None:
-    """The one operator behind a convolution of constant weights, if it is of ``AFFINE``."""
-    behind = only_consumer(conv.outputs[0])
-    constant = constant_at(conv, 1) is not None
-    return behind if constant and behind is not None and behind.op_type in AFFINE else None
-
-
-def _fold_affine(graph: ir.Graph, conv: ir.Node, behind: ir.Node) -> None:
-    """Give a convolution weights and bias for both; it takes over the name of the result."""
-    old, result, weights, bias = behind.outputs[0], conv.outputs[0], required(conv.inputs[1]), constant_at(conv, 2)
-    factor, offset = _affine(behind, result, len(weights))
-    new_weights = weights.astype(np.float64) * factor.reshape(-1, 1, 1, 1)
-    new_bias = offset if bias is None else factor * bias.astype(np.float64) + offset
-    writer = GraphWriter.inserting(graph, conv)
-    conv.resize_inputs(3)
-    conv.replace_input_with(1, writer.constant(new_weights.astype(np.float32), f"{old.name}/weights"))
-    conv.replace_input_with(2, writer.constant(new_bias.astype(np.float32), f"{old.name}/bias"))
-    conv.name = old.name
-    take_over(graph, result, old)
+def _has_weights(node: ir.Node) -> bool:
+    """Whether a node is a convolution of constant weights."""
+    return node.op_type == "Conv" and constant_at(node, 1) is not None
 
 
 def _affine(node: ir.Node, source: ir.Value, channels: int) -> Affine:
@@ -120,7 +115,7 @@ def _affine(node: ir.Node, source: ir.Value, channels: int) -> Affine:
     return by_kind[node.op_type] if node.op_type in by_kind else (1 / number, zeros)
 
 
-class FoldPad(NodeRewrite):
+class FoldPad(Rewrite):
     """Moves Pad nodes into the ``pads`` of convolutions."""
 
     title = "fold pad"

@@ -49,7 +49,7 @@ from converters.passes.base import (
     DeclinedError,
     Link,
     Moved,
-    NodeRewrite,
+    Rewrite,
     dequantize_before,
     equal_pair_around,
     link,
@@ -74,7 +74,7 @@ Channels = list[tuple[ir.Value, int]]
 """Activations, and how many channels each has."""
 
 
-class FullChannels(NodeRewrite):
+class FullChannels(Rewrite):
     """Fills the channels around depthwise convolutions up to whole steps of the kernel."""
 
     title = "full channels"
@@ -235,7 +235,7 @@ def _narrow(graph: ir.Graph, pad: ir.Node, pair: tuple[Link, Link], region: _Reg
     return result, source
 
 
-class FullOutputs(NodeRewrite):
+class FullOutputs(Rewrite):
     """Fills the output channels of convolutions over all channels."""
 
     title = "full outputs"

@@ -39,9 +39,7 @@ from converters.passes.base import (
     Changed,
     DeclinedError,
     Moved,
-    NodeRewrite,
     Rewrite,
-    Skipped,
     dequantize_before,
     link,
     new_node,
@@ -53,12 +51,12 @@ from converters.passes.base import (
 from converters.spec import CONTRACT_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
 
-class CancelTransposes(NodeRewrite):
+class CancelTransposes(Rewrite):
     """Removes Transpose pairs that undo each other."""
 
     title = "cancel transposes"
@@ -126,18 +124,20 @@ class ChannelChoice(Rewrite):
 
     title = "channel choice"
 
-    def rewrite(self, graph: ir.Graph) -> Iterator[Changed | Skipped]:
-        """Rewrite the longest chains that end in a picture; yield one line per chain."""
-        for value in [output for node in graph for output in node.outputs]:
-            source, steps = _chain_to(value)
-            if len(steps) < FEWEST or _goes_on(value):
-                continue
-            channels = _chosen_channels(source, steps)
-            if channels is None:
-                yield Skipped(str(value.name), f"its {len(steps)} steps do more than to choose channels")
-                continue
-            _replace(graph, source, value, channels)
-            yield Changed(f"{value.name}: {len(channels)} channels of {source.name}")
+    def places(self, graph: ir.Graph) -> list[ir.Value]:
+        """All values, which the chains may end in."""
+        return [output for node in graph for output in node.outputs]
+
+    def rewrite_at(self, graph: ir.Graph, value: ir.Value) -> Changed | None:
+        """Rewrite the longest chain that ends in a picture."""
+        source, steps = _chain_to(value)
+        if len(steps) < FEWEST or _goes_on(value):
+            return None
+        channels = _chosen_channels(source, steps)
+        if channels is None:
+            raise DeclinedError(f"its {len(steps)} steps do more than to choose channels")
+        _replace(graph, source, value, channels)
+        return Changed(f"{value.name}: {len(channels)} channels of {source.name}")
 
 
 def _chain_to(end: ir.Value) -> tuple[ir.Value, Steps]:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.graph import GraphWriter, constant_of
-from converters.passes.base import Changed, DeclinedError, NodeRewrite
+from converters.passes.base import Changed, DeclinedError, Rewrite
 from converters.passes.weights import codes_behind, codes_moved, constants_behind, dequantized, node_of
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 INT8 = np.iinfo(np.int8)
 
 
-class SignedWeights(NodeRewrite):
+class SignedWeights(Rewrite):
     """Writes uint8 weights as int8."""
 
     title = "signed weights"

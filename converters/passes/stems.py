@@ -48,7 +48,7 @@ from converters.passes.base import (
     DeclinedError,
     Link,
     Moved,
-    NodeRewrite,
+    Rewrite,
     dequantize_before,
     link,
     only_consumer,
@@ -78,7 +78,7 @@ def _size(source: Link) -> tuple[int, int]:
     return sizes[1], sizes[2]
 
 
-class WideStem(NodeRewrite):
+class WideStem(Rewrite):
     """Widens the first convolution of a detector to groups of pixels."""
 
     title = "wide stem"
@@ -186,7 +186,7 @@ def _widen(
     return moved
 
 
-class StridedStem(NodeRewrite):
+class StridedStem(Rewrite):
     """Reads the picture of a detector with a strided first convolution in groups of pixels."""
 
     title = "strided stem"
