@@ -1,4 +1,4 @@
-"""The head seam: one row and one file per head. Whoever adds a head adds these two.
+"""The head seam: one row and one class per head. Whoever adds a head adds these two.
 
 A network ends in the only head that its outputs and the operators in front of them fit. Where none or several fit, the
 person chooses; every message says why each does not fit.
@@ -37,11 +37,11 @@ HEADS: MutableMapping[str, type[Head]] = _Heads(
     yolo_v3="grids.YoloV3",
     st_yolo_x="grids.StYoloX",
     yolo_v5_raw="grids.YoloV5Raw",
-    yolo_v5="decoded.YoloV5",
-    yolo_v8="decoded.YoloV8",
-    yolox="yolox.Yolox",
-    fomo="fomo.Fomo",
-    fastestdet="fastestdet.FastestDet",
+    yolo_v5="lists.YoloV5",
+    yolo_v8="lists.YoloV8",
+    yolox="lists.Yolox",
+    fomo="one_grid.Fomo",
+    fastestdet="one_grid.FastestDet",
     blazeface="blazeface.BlazeFace",
     ssd="ssd.Ssd",
 )
@@ -62,8 +62,13 @@ def head_from_dict(data: Mapping[str, Any]) -> Head:
 
 
 def recognise(facts: SourceFacts) -> str:
-    """The kind of the only head that fits."""
-    _require_detector(facts)
+    """The kind of the only head that fits, of a network whose output is no other than boxes and classes."""
+    for part in facts.metadata:
+        if part.task is not None:
+            raise OptionError(
+                f"'{facts.file}': {part.where} says that the network's task is {part.task!r}, expected 'detect': its "
+                f"output holds other numbers than boxes and classes; {KEEP}, --head KIND decodes it all the same"
+            )
     misfits = {kind: head.misfit(facts, by_name=False) for kind, head in HEADS.items()}
     fits = [kind for kind, why in misfits.items() if why is None]
     if len(fits) == 1:
@@ -74,16 +79,6 @@ def recognise(facts: SourceFacts) -> str:
         raise OptionError(f"'{facts.file}': several heads fit its output {listed}; choose one:", *choices)
     reasons = [f"  {kind}: {why}" for kind, why in misfits.items()]
     raise OptionError(f"'{facts.file}': no head fits its output {listed}; {KEEP}", *reasons)
-
-
-def _require_detector(facts: SourceFacts) -> None:
-    """Refuse a network of another task: its output holds more than boxes and classes, in a list of the same shape."""
-    for part in facts.metadata:
-        if part.task is not None:
-            raise OptionError(
-                f"'{facts.file}': {part.where} says that the network's task is {part.task!r}, expected 'detect': its "
-                f"output holds other numbers than boxes and classes; {KEEP}, --head KIND decodes it all the same"
-            )
 
 
 def require_fit(facts: SourceFacts, kind: str, *, by_name: bool) -> tuple[str, ...]:

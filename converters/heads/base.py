@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 Level = tuple[int, int, int]  # rows, columns, boxes per cell
 Shift = float | Float32  # of all cells, or of every box's
-STRIDES = (8, 16, 32)  # of the three grids that YOLO heads usually have
 
 HEAD = "head"  # the raw output; where there are several, each is called head_<name>
 
@@ -137,11 +136,6 @@ class Head(ABC):
         Raises:
             ValueError: the arrays are not this head's.
         """
-        self._require(outputs)
-        with np.errstate(over="ignore"):  # what is beyond float32 is infinite, and clips to the border
-            return self._decode(outputs)
-
-    def _require(self, outputs: Sequence[Float32]) -> None:
         wanted = self.raw_outputs()
         is_float = all(array.dtype == np.float32 for array in outputs)
         is_one_batch = len({array.shape[:1] for array in outputs}) == 1
@@ -149,6 +143,8 @@ class Head(ABC):
             expected = ", ".join(f"{raw.name} float32 {_sizes(('N', *raw.shape))}".strip() for raw in wanted)
             actual = ", ".join(f"{array.dtype} {_sizes(array.shape)}" for array in outputs)
             raise ValueError(f"a {self.kind} head takes {expected}, got {actual or 'nothing'}")
+        with np.errstate(over="ignore"):  # what is beyond float32 is infinite, and clips to the border
+            return self._decode(outputs)
 
     @abstractmethod
     def _decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]: ...
@@ -319,48 +315,6 @@ class CellHead(Head):
         shifted = writer.op("Add", [offsets, moved], "head/centers_xy_cells")
         size = writer.constant(grid_wh[0] if one_grid else grid_wh, "head/grid_wh")
         return writer.op("Div", [shifted, size], "head/centers_xy")
-
-
-@dataclass(frozen=True, slots=True)
-class OneGridHead(CellHead):
-    """One grid of cells with a box each."""
-
-    numbers_besides: ClassVar[int]  # of a cell, besides those of the classes
-    grid_h: int  # rows of cells
-    grid_w: int  # columns of cells
-    num_classes: int  # NC, without a background
-
-    def __post_init__(self) -> None:
-        require.fields(self, require.count, "grid_h", "grid_w", "num_classes")
-
-    @classmethod
-    def from_statements(cls, statements: AllStatements) -> Self:
-        """The head of a grid of rows, columns and the numbers of a cell; see ``Head``."""
-        rows, columns, values = statements.facts.outputs[0].shape
-        statements.require_names(values - cls.numbers_besides)
-        return cls(rows, columns, values - cls.numbers_besides)
-
-    def _levels(self) -> Sequence[Level]:
-        return [(self.grid_h, self.grid_w, 1)]
-
-    def _width(self) -> int:
-        return self.numbers_besides + self.num_classes
-
-
-def misfit_of_list(facts: SourceFacts, *, by_name: bool, per_cell: int, least: int, by_box: bool = True) -> str | None:
-    """Why an output is no list of so many boxes per cell (of any, by name), box by box or value by value."""
-    shape = facts.outputs[0].shape
-    if len(facts.outputs) != 1 or len(shape) != 2:
-        return "one list of boxes is expected"
-    boxes, values = shape if by_box else shape[::-1]
-    if values < least or boxes <= values:
-        order = "boxes by values" if by_box else "values by boxes"
-        return f"one list of boxes is expected, {order}, of {least} values or more"
-    has_grids = facts.height % STRIDES[-1] == facts.width % STRIDES[-1] == 0
-    cells = sum((facts.height // stride) * (facts.width // stride) for stride in STRIDES) if has_grids else 0
-    if boxes == per_cell * cells or by_name:
-        return None
-    return f"{per_cell} boxes in each cell of the strides {STRIDES} make {per_cell * cells} boxes, found {boxes}"
 
 
 class KeypointHead(Protocol):

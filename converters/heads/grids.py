@@ -19,7 +19,7 @@ pixels (or fractions) of the picture, those of ``st_yolo_x`` in cells of their o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -121,8 +121,13 @@ class AnchorHead(CellHead):
         require.pair(self.image_wh, "image_wh")
 
     @classmethod
-    def _levels_of(cls, statements: AllStatements) -> tuple[tuple[AnchorGrid, ...], int]:
-        """The grids in the order of the outputs, with their anchors in pixels, and the number of classes."""
+    def _levels_of(
+        cls, statements: AllStatements, xy_scales: Sequence[float] = ()
+    ) -> tuple[tuple[AnchorGrid, ...], int]:
+        """The grids in the order of the outputs, with their anchors in pixels, and the number of classes.
+
+        ``xy_scales``: what is stated of ``xy_scale``, the finest grid's first; empty where all are 1.
+        """
         facts, anchors, in_cells = statements.facts, statements.anchors_or_default, cls.anchor_units == ("cell",)
         anchors_first, shape = are_anchors_first(facts), facts.outputs[0].shape
         corner = 1 if anchors_first else 0
@@ -147,7 +152,7 @@ class AnchorHead(CellHead):
         unit = statements.unit_of(anchors)
         _require_unit(anchors, unit, in_cells=in_cells)
         finest_first = sorted(range(len(sides)), key=lambda index: -sides[index][0] * sides[index][1])
-        scales = cls._stated_scales(statements) or (1.0,) * len(sides)
+        scales = xy_scales or (1.0,) * len(sides)
         if len(scales) != len(sides):
             raise OptionError(
                 f"'{facts.file}': {len(scales)} numbers of scale_x_y are stated, expected one of each of {len(sides)} "
@@ -161,11 +166,6 @@ class AnchorHead(CellHead):
             pixels = tuple((w * by_w, h * by_h) for w, h in sizes[place * each : (place + 1) * each])
             grids_of_outputs[index] = AnchorGrid(rows, columns, pixels, scales[place])
         return tuple(grids_of_outputs[index] for index in range(len(sides))), channels // each - 5
-
-    @classmethod
-    def _stated_scales(cls, statements: AllStatements) -> tuple[float, ...]:  # noqa: ARG003 - of heads that have any
-        """What is stated of ``xy_scale``, the finest grid's first; empty where a head has no other than 1."""
-        return ()
 
     def _levels(self) -> Sequence[Level]:
         return [(grid.rows, grid.columns, len(grid.anchors_px)) for grid in self.grids]
@@ -196,12 +196,8 @@ class YoloV3(AnchorHead):
     @classmethod
     def from_statements(cls, statements: AllStatements) -> YoloV3:
         """The head of YOLO v3 or v4; see ``Head``."""
-        grids, classes = cls._levels_of(statements)
+        grids, classes = cls._levels_of(statements, statements.xy_scales)
         return YoloV3(grids, classes, (float(statements.facts.width), float(statements.facts.height)))
-
-    @classmethod
-    def _stated_scales(cls, statements: AllStatements) -> tuple[float, ...]:
-        return statements.xy_scales
 
     def _decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
         rows = self.rows(outputs)
@@ -266,11 +262,8 @@ class StYoloX(YoloV3):
     @classmethod
     def from_statements(cls, statements: AllStatements) -> YoloV3:
         """A softmax over the classes, and anchors in cells; see ``Head``."""
-        return replace(super().from_statements(statements), class_activation="softmax")
-
-    @classmethod
-    def _stated_scales(cls, statements: AllStatements) -> tuple[float, ...]:  # noqa: ARG003 - it has none
-        return ()
+        facts, (grids, classes) = statements.facts, cls._levels_of(statements)
+        return YoloV3(grids, classes, (float(facts.width), float(facts.height)), class_activation="softmax")
 
 
 @dataclass(frozen=True, slots=True)

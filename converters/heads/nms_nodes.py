@@ -249,15 +249,15 @@ def _sort_candidates(
     if dtype != np.int64:
         row_keys = writer.op("Cast", [row_keys], "head/row_keys_int64", to=ir.DataType.INT64)
     divisor = width if dtype == np.int64 else writer.constant(np.int64(below), "head/num_slots_int64")
-    scores = _cut(writer, by_score, 0, num_rows, name)
+    scores = nodes.sliced(writer, by_score, name, start=[0], stop=[num_rows], axis=[1])
     slots = writer.op("Mod", [row_keys, divisor], "head/row_slots")
     return scores, slots if places is None else places.slots(writer, slots, "head/row_slots_in_table")
 
 
 def _rank_distinct(writer: GraphWriter, falling: ir.Value, length: int, num_rows: int, dtype: KeyDtype) -> ir.Value:
     """Rank falling float32 ``[N, length >= 2]``, best 0, equal values alike, ``num_rows`` at most: ``[N, length]``."""
-    before = _cut(writer, falling, 0, length - 1, "head/scores_before")
-    after = _cut(writer, falling, 1, length, "head/scores_after")
+    before = nodes.sliced(writer, falling, "head/scores_before", start=[0], stop=[length - 1], axis=[1])
+    after = nodes.sliced(writer, falling, "head/scores_after", start=[1], stop=[length], axis=[1])
     drops = writer.op("Greater", [before, after], "head/score_drops")
     steps = writer.op("Cast", [drops], "head/score_steps", to=ir.DataType.from_numpy(dtype))
     pads = nodes.integers(writer, [0, 1, 0, 0], "head/rank_pads")
@@ -268,13 +268,6 @@ def _rank_distinct(writer: GraphWriter, falling: ir.Value, length: int, num_rows
         return rank
     left_out = writer.constant(dtype.type(num_rows), "head/first_rank_left_out")
     return writer.op("Min", [rank, left_out], "head/rank_of_row")
-
-
-def _cut(writer: GraphWriter, value: ir.Value, start: int, stop: int, name: str) -> ir.Value:
-    """Columns ``start..stop - 1`` of a ``[N, length]`` value."""
-    roles = (("start", start), ("stop", stop), ("axis", 1))
-    bounds = [nodes.integers(writer, [number], f"{name}:{role}") for role, number in roles]
-    return writer.op("Slice", [value, *bounds], name)
 
 
 def _gather_classes(writer: GraphWriter, own_classes: ir.Value, anchors: ir.Value, valid: ir.Value) -> ir.Value:

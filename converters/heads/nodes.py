@@ -76,6 +76,12 @@ def integers(writer: GraphWriter, numbers: Sequence[int], name: str) -> ir.Value
     return writer.constant(np.array(numbers, np.int64), name)
 
 
+def sliced(writer: GraphWriter, value: ir.Value, name: str, **bounds: Sequence[int]) -> ir.Value:
+    """A part of a value: starts, ends and axes, by whatever names, which those of the constants end in."""
+    operands = [integers(writer, numbers, f"{name}:{role}") for role, numbers in bounds.items()]
+    return writer.op("Slice", [value, *operands], name)
+
+
 def append_boxes(writer: GraphWriter, value: ir.Value, count: int, fill: float, name: str) -> ir.Value:
     """Append ``count`` rows of ``fill`` on axis 1 of a rank-3 value."""
     pads = integers(writer, [0, 0, 0, 0, count, 0], f"{name}:pads")

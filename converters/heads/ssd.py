@@ -228,28 +228,22 @@ class Ssd(Head):
     def _decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
         parts = self._part(outputs)
         priors = self._priors() if self.priors is not None else parts["priors"]
-        scaled = np.asarray(parts["offsets"] / np.array(self.scales, np.float32), np.float32)
-        boxes = self._decode_boxes(scaled, priors)
+        offsets = np.asarray(parts["offsets"] / np.array(self.scales, np.float32), np.float32)
+        low, high = priors[..., 0:2], priors[..., 2:4]
+        if self.coding == "centers":
+            half_sizes = np.exp(offsets[..., 2:4]) * (high / np.float32(2))
+            boxes = corners_from_centers(offsets[..., 0:2] * high + low, half_sizes)
+        else:
+            corners = offsets * np.tile(high - low, 2) + priors
+            first, second = corners[..., 0:2], corners[..., 2:4]
+            boxes = np.concatenate([first, np.maximum(first, second)], axis=-1)
         if self.clipped:
             boxes = clip_xyxy(boxes)
         if self.yx_first:
             boxes = np.ascontiguousarray(boxes[..., SWAPPED])
-        return boxes, self._decode_scores(parts["scores"])
-
-    def _decode_boxes(self, offsets: Float32, priors: Float32) -> Float32:
-        low, high = priors[..., 0:2], priors[..., 2:4]
-        if self.coding == "centers":
-            half_sizes = np.exp(offsets[..., 2:4]) * (high / np.float32(2))
-            return corners_from_centers(offsets[..., 0:2] * high + low, half_sizes)
-        corners = offsets * np.tile(high - low, 2) + priors
-        first, second = corners[..., 0:2], corners[..., 2:4]
-        return np.concatenate([first, np.maximum(first, second)], axis=-1)
-
-    def _decode_scores(self, scores: Float32) -> Float32:
-        if self.activation == "softmax":
-            return softmax(scores)[..., int(self.background) :]
-        classes = scores[..., int(self.background) :]
-        return sigmoid(classes) if self.activation == "sigmoid" else classes
+        scores = softmax(parts["scores"]) if self.activation == "softmax" else parts["scores"]
+        scores = scores[..., int(self.background) :]
+        return boxes, sigmoid(scores) if self.activation == "sigmoid" else scores
 
     def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
         """The twin of ``decode``."""
@@ -329,34 +323,29 @@ class Ssd(Head):
     def encode(self, boxes_xyxy: Float32, scores: Float32) -> tuple[Float32, ...]:
         """Raw outputs of boxes and scores; see ``Head``. Priors that are an output are boxes side by side."""
         boxes = boxes_xyxy[..., SWAPPED] if self.yx_first else boxes_xyxy
-        priors = self._priors() if self.priors is not None else self._encoded_priors()
+        priors = self._priors() if self.priors is not None else self.default_boxes()
+        if self.priors is None and self.coding == "centers":
+            priors = np.concatenate(centers_and_sizes(priors), axis=-1)
+        if self.priors is None and self.yx_first:
+            priors = priors[:, SWAPPED]
         low, high = priors[..., 0:2], priors[..., 2:4]
         if self.coding == "centers":
             centers, sizes = centers_and_sizes(boxes)
             offsets = np.concatenate([(centers - low) / high, logarithms_of(sizes, high)], axis=-1)
         else:
             offsets = (boxes - priors) / np.tile(high - low, 2)
+        if self.background:
+            rest = np.clip(1 - scores.sum(axis=-1, keepdims=True), 0, 1)
+            scores = np.concatenate([rest, scores], axis=-1)
+        if self.activation == "softmax":
+            scores = np.log(np.maximum(scores, LEAST_PROBABILITY))
         values = {
-            "scores": self._encode_scores(scores),
+            "scores": logit(scores) if self.activation == "sigmoid" else scores.astype(np.float32),
             "offsets": (offsets * np.array(self.scales)).astype(np.float32),
             "priors": np.repeat(priors[None], len(scores), axis=0),
         }
         raw = tuple(values[part] for part in self.parts)
         return (np.concatenate(raw, axis=-1),) if self.joined else raw
-
-    def _encode_scores(self, scores: Float32) -> Float32:
-        if self.background:
-            rest = np.clip(1 - scores.sum(axis=-1, keepdims=True), 0, 1)
-            scores = np.concatenate([rest, scores], axis=-1)
-        if self.activation == "softmax":
-            return np.asarray(np.log(np.maximum(scores, LEAST_PROBABILITY)), np.float32)
-        return logit(scores) if self.activation == "sigmoid" else scores.astype(np.float32)
-
-    def _encoded_priors(self) -> Float32:
-        priors = self.default_boxes()
-        if self.coding == "centers":
-            priors = np.concatenate(centers_and_sizes(priors), axis=-1)
-        return priors[:, SWAPPED] if self.yx_first else priors
 
     def _priors(self) -> Float32:
         return np.array(self.priors, np.float32)

@@ -126,11 +126,6 @@ class YoloV2(CellHead):
         return len(self.anchors.sizes_wh)
 
     @property
-    def channels(self) -> int:
-        """Channels of the raw output, ``A * (5 + NC)``."""
-        return self.num_anchors * (5 + self.num_classes)
-
-    @property
     def anchor_fractions(self) -> tuple[tuple[float, float], ...]:
         """The anchors as (width, height) fractions of the image."""
         return self.anchors.in_image_fractions(self.grid_h, self.grid_w)
@@ -174,8 +169,9 @@ class YoloV2(CellHead):
         """Grid and channels, and the anchors in pixels."""
         unit = "grid cells" if self.anchors.unit == "cell" else "fractions of the image"
         pixels = [f"{w * width:.0f} x {h * height:.0f}" for w, h in self.anchor_fractions]
+        channels = self.num_anchors * (5 + self.num_classes)
         return (
-            ("head", f"{self.kind}, grid {self.grid_h} x {self.grid_w}, {self.channels} channels"),
+            ("head", f"{self.kind}, grid {self.grid_h} x {self.grid_w}, {channels} channels"),
             ("anchors", f"{len(pixels)} in {unit}; in pixels (w x h): {', '.join(pixels)}"),
         )
 

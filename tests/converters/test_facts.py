@@ -24,7 +24,7 @@ from converters.facts import (
     read_literal,
     read_metadata_props,
 )
-from converters.heads.decoded import YoloV8
+from converters.heads.lists import YoloV8
 from converters.spec import Rescaling
 from tests.converters.description.resolving import statements_of
 

@@ -25,7 +25,7 @@ from converters.heads.arithmetic import (
     split_scores,
 )
 
-HEADS = ("yolo_v2", "grids", "decoded", "yolox", "ssd", "fomo", "blazeface", "fastestdet")
+HEADS = ("yolo_v2", "grids", "lists", "ssd", "one_grid", "blazeface")
 
 
 @given(hnp.arrays(np.float32, (50,), elements=st.floats(-(2.0**126), 2.0**126, width=32)))

@@ -13,10 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.heads.blazeface import BlazeFace
-from converters.heads.decoded import YoloV5, YoloV8
-from converters.heads.fastestdet import FastestDet
 from converters.heads.grids import AnchorGrid, YoloV3, YoloV5Raw
-from converters.heads.yolox import Yolox
+from converters.heads.lists import YoloV5, YoloV8, Yolox
+from converters.heads.one_grid import FastestDet
 from tests.converters.heads.decoding import Float32, decode_twice, decoder, random_outputs
 
 if TYPE_CHECKING:

@@ -14,13 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.heads.blazeface import BlazeFace
-from converters.heads.decoded import YoloV5, YoloV8
-from converters.heads.fastestdet import FastestDet
-from converters.heads.fomo import Fomo
 from converters.heads.grids import AnchorGrid, YoloV3, YoloV5Raw
+from converters.heads.lists import YoloV5, YoloV8, Yolox
+from converters.heads.one_grid import FastestDet, Fomo
 from converters.heads.ssd import Ssd
 from converters.heads.yolo_v2 import Anchors, YoloV2
-from converters.heads.yolox import Yolox
 from tests.converters.heads.decoding import (
     RAW_OUTPUTS,
     Float32,

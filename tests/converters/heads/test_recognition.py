@@ -12,10 +12,9 @@ from converters.errors import OptionError
 from converters.facts import FileMetadata, SourceFacts, SourceOutput
 from converters.heads import HEADS, recognise
 from converters.heads.blazeface import BlazeFace
-from converters.heads.decoded import YoloV5, YoloV8
-from converters.heads.fomo import Fomo
 from converters.heads.grids import AnchorGrid, YoloV3
-from converters.heads.yolox import Yolox
+from converters.heads.lists import YoloV5, YoloV8, Yolox
+from converters.heads.one_grid import Fomo
 from converters.quant import QuantParams
 from tests.converters.description.resolving import resolve_spec
 

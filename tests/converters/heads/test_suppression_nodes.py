@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.heads.decoded import YoloV8
+from converters.heads.lists import YoloV8
 from converters.heads.nms import MAX_CANDIDATES, detect_from_head
 from converters.heads.suppression_nodes import GROUP, MANY
 from converters.spec import DetectorSpec, Suppression, Thresholds

@@ -143,7 +143,7 @@ class Bench:
 
     def as_head(self, rows: Float32) -> Float32:
         """Rows as a raw head, ``(1, grid_h, grid_w, channels)``."""
-        return rows.reshape(1, self.head.grid_h, self.head.grid_w, self.head.channels)
+        return rows.reshape(1, *self.head.raw_outputs()[0].shape)
 
     def small_boxes(self) -> Float32:
         """As ``blank``, with boxes that do not overlap, as far as the levels allow: a cell's anchors side by side."""

@@ -14,9 +14,9 @@ from converters.convert import convert_to_bytes
 from converters.description.statements import SourceOptions
 from converters.errors import OptionError
 from converters.heads.blazeface import BlazeFace
-from converters.heads.fastestdet import FastestDet
 from converters.heads.grids import YoloV3, YoloV5Raw
 from converters.heads.nms import detect_from_head
+from converters.heads.one_grid import FastestDet
 from converters.options import ConvertOptions
 from converters.spec import contract_io
 from tests.converters.sources.tflite.look_alikes import SIZE, blazeface, fastestdet, three_grids

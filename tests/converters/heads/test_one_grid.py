@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from converters.heads.fomo import Fomo
+from converters.heads.one_grid import Fomo
 from tests.converters.heads.decoding import Float32, decode_twice
 
 if TYPE_CHECKING:
