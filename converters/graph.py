@@ -28,6 +28,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from converters._ir import ir
 from converters.errors import SourceFileError
@@ -38,8 +39,6 @@ from converters.spec import CONTRACT_NAMES, IMAGE, NETWORK_IMAGE
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from numpy.typing import NDArray
-
     from converters.spec import ImageInput, Rescaling
 
 LARGEST_WEIGHT = 1e30  # two of them have a product beyond float32
@@ -47,6 +46,10 @@ OF_CODES = frozenset({"DequantizeLinear", "QuantizeLinear"})
 FUSED_PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})  # by ONNX Runtime, between pairs
 OPSET = 19  # while a graph is written; ``converters.opset`` decides what the file gets
 IR_VERSION = 9
+
+
+Operand = ir.Value | tuple[NDArray[Any] | np.generic | list[int], str] | None
+"""What a node reads: a value, nothing, or a constant of its own with its name; a list is int64."""
 
 
 class GraphWriter:
@@ -98,17 +101,21 @@ class GraphWriter:
         self.graph.register_initializer(value)
         return value
 
-    def op(self, op_type: str, inputs: Sequence[ir.Value | None], name: str, **attributes: Any) -> ir.Value:
+    def _constant(self, numbers: NDArray[Any] | np.generic | list[int], name: str) -> ir.Value:
+        return self.constant(np.array(numbers, np.int64) if isinstance(numbers, list) else numbers, name)
+
+    def op(self, op_type: str, inputs: Sequence[Operand], name: str, **attributes: Any) -> ir.Value:
         """Append a node of one output and return it; both carry ``name``."""
         return self.ops(op_type, inputs, [name], **attributes)[0]
 
     def ops(
-        self, op_type: str, inputs: Sequence[ir.Value | None], names: Sequence[str], **attributes: Any
+        self, op_type: str, inputs: Sequence[Operand], names: Sequence[str], **attributes: Any
     ) -> Sequence[ir.Value]:
         """Append a node with one output per entry of ``names`` and return its outputs."""
+        operands = [self._constant(*operand) if isinstance(operand, tuple) else operand for operand in inputs]
         unique = [self.unique(name) for name in names]
         outputs = [ir.Value(name=name) for name in unique]
-        node = ir.node(op_type, inputs, attributes=attributes or None, outputs=outputs, name=unique[0])
+        node = ir.node(op_type, operands, attributes=attributes or None, outputs=outputs, name=unique[0])
         if self._before is None:
             self.graph.append(node)
         else:
@@ -189,9 +196,8 @@ def constant_node(
     value, real, dtype = writer.constant(codes, f"{name}/codes"), f"{name}/dequantized", codes.dtype.type
     if params.scale.size == 1:
         return value, dequantize_node(writer, value, params, dtype, real)
-    scale = writer.constant(params.scale, f"{real}/scale")
-    zero_point = writer.constant(params.zero_point.astype(dtype), f"{real}/zero_point")
-    return value, writer.op("DequantizeLinear", [value, scale, zero_point], real, axis=0)
+    numbers = (params.scale, f"{real}/scale"), (params.zero_point.astype(dtype), f"{real}/zero_point")
+    return value, writer.op("DequantizeLinear", [value, *numbers], real, axis=0)
 
 
 def bias_params(source: QuantParams, weights: QuantParams) -> QuantParams:
@@ -219,9 +225,8 @@ def rescaled_pixels(writer: GraphWriter, pixels: ir.Value, rescaling: Rescaling)
     real = pixels
     if pixels.dtype != ir.DataType.FLOAT:
         real = writer.op("Cast", [pixels], "pixels/float", to=int(ir.DataType.FLOAT))
-    scale = writer.constant(np.float32(rescaling.scale), "rescaling/scale")
-    offset = writer.constant(np.float32(rescaling.offset), "rescaling/offset")
-    return writer.op("Add", [writer.op("Mul", [real, scale], "pixels/scaled"), offset], "pixels/rescaled")
+    scaled = writer.op("Mul", [real, (np.float32(rescaling.scale), "rescaling/scale")], "pixels/scaled")
+    return writer.op("Add", [scaled, (np.float32(rescaling.offset), "rescaling/offset")], "pixels/rescaled")
 
 
 def pixel_codes(writer: GraphWriter, pixels: ir.Value, params: QuantParams, dtype: CodeDtype, name: str) -> ir.Value:

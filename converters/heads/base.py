@@ -243,8 +243,7 @@ class CellHead(Head):
         """The twin of ``rows``."""
         rows = []
         for output, count in zip(outputs, self._counts(), strict=True):
-            shape = nodes.integers(writer, [-1, count, self._width()], "head/rows_shape")
-            rows.append(writer.op("Reshape", [output, shape], "head/rows"))
+            rows.append(writer.op("Reshape", [output, ([-1, count, self._width()], "head/rows_shape")], "head/rows"))
         return nodes.concat(writer, rows, "head/all_rows", axis=1)
 
     def _outputs_of(self, *parts: Float32) -> tuple[Float32, ...]:
@@ -311,10 +310,8 @@ class CellHead(Head):
     ) -> ir.Value:
         """The twin of ``_centers_in_grid``; with ``one_grid`` its size is written once instead of for every box."""
         cells, grid_wh = self._cells_and_grids()
-        moved = writer.constant(cells - np.float32(shift), "head/cells_xy")
-        shifted = writer.op("Add", [offsets, moved], "head/centers_xy_cells")
-        size = writer.constant(grid_wh[0] if one_grid else grid_wh, "head/grid_wh")
-        return writer.op("Div", [shifted, size], "head/centers_xy")
+        shifted = writer.op("Add", [offsets, (cells - np.float32(shift), "head/cells_xy")], "head/centers_xy_cells")
+        return writer.op("Div", [shifted, (grid_wh[0] if one_grid else grid_wh, "head/grid_wh")], "head/centers_xy")
 
 
 class KeypointHead(Protocol):

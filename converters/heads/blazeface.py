@@ -138,10 +138,9 @@ class BlazeFace(CellHead):
         count = 3 if self.num_keypoints else 2
         raw_xy, raw_wh = nodes.split(writer, boxes, sizes[:count], names[:count], axis=2)[:2]
         image = np.array(self.image_wh, np.float32)
-        moves = writer.op("Div", [raw_xy, writer.constant(image, "head/image_wh")], "head/moves_of_centers")
-        centers = writer.op("Add", [moves, writer.constant(self._centers(), "head/cell_centers")], "head/centers")
-        divisor = writer.constant(image * np.float32(2), "head/double_image_wh")
-        signed = writer.op("Div", [raw_wh, divisor], "head/half_sizes_raw")
+        moves = writer.op("Div", [raw_xy, (image, "head/image_wh")], "head/moves_of_centers")
+        centers = writer.op("Add", [moves, (self._centers(), "head/cell_centers")], "head/centers")
+        signed = writer.op("Div", [raw_wh, (image * np.float32(2), "head/double_image_wh")], "head/half_sizes_raw")
         half_sizes = writer.op("Relu", [signed], "head/half_sizes")
         decoded = nodes.clipped_corners(writer, centers, half_sizes, "head/boxes")
         return decoded, nodes.sigmoid(writer, scores, "head/scores")
@@ -157,8 +156,8 @@ class BlazeFace(CellHead):
         names = ["head/place", "head/raw_keypoints"]
         raw = nodes.split(writer, boxes, [4, 2 * self.num_keypoints], names, axis=2)[1]
         image, centers = self._for_keypoints()
-        moves = writer.op("Div", [raw, writer.constant(image, "head/keypoint_image_wh")], "head/keypoint_moves")
-        return writer.op("Add", [moves, writer.constant(centers, "head/keypoint_centers")], "head/keypoints_xy")
+        moves = writer.op("Div", [raw, (image, "head/keypoint_image_wh")], "head/keypoint_moves")
+        return writer.op("Add", [moves, (centers, "head/keypoint_centers")], "head/keypoints_xy")
 
     def _for_keypoints(self) -> tuple[Float32, Float32]:
         """Width and height of the picture, and every box's cell centre, as often as there are points."""

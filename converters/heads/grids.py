@@ -217,8 +217,7 @@ class YoloV3(AnchorHead):
         scales, shift = self._scales_and_shift()
         offsets = nodes.sigmoid(writer, xy, "head/offsets_xy")
         if scales is not None:
-            factors = writer.constant(scales, "head/xy_scales")
-            offsets = writer.op("Mul", [offsets, factors], "head/offsets_xy_scaled")
+            offsets = writer.op("Mul", [offsets, (scales, "head/xy_scales")], "head/offsets_xy_scaled")
         centers = self._center_nodes(writer, offsets, shift)
         boxes = nodes.exponential_boxes(writer, centers, wh, self._priors_wh())
         if self.class_activation == "softmax" and self.num_classes == 1:
@@ -319,8 +318,8 @@ class YoloV5Raw(AnchorHead):
         xy, wh, objectness, classes = nodes.split(writer, activated, [2, 2, 1, self.num_classes], names, axis=2)
         offsets = writer.op("Add", [xy, xy], "head/offsets_xy")
         centers = self._center_nodes(writer, offsets, 0.5)
-        anchors = writer.constant(self._priors_wh() * np.float32(2), "head/double_anchors_wh")
         squares = writer.op("Mul", [wh, wh], "head/squares_wh")
+        anchors = self._priors_wh() * np.float32(2), "head/double_anchors_wh"
         half_sizes = writer.op("Mul", [squares, anchors], "head/half_sizes_wh")
         boxes = nodes.clipped_corners(writer, centers, half_sizes, "head/boxes")
         return boxes, writer.op("Mul", [objectness, classes], "head/scores")

@@ -112,9 +112,8 @@ class DecodedHead(Head):
         """The twin of ``_corners``."""
         extent = self._extent(axis)
         if self.extent_wh != (1, 1):
-            divisor = writer.constant(extent, "head/extent_wh")
-            centers = writer.op("Div", [centers, divisor], "head/centers_xy")
-        double = writer.constant(extent * np.float32(2), "head/double_extent_wh")
+            centers = writer.op("Div", [centers, (extent, "head/extent_wh")], "head/centers_xy")
+        double = extent * np.float32(2), "head/double_extent_wh"
         half_sizes = writer.op("Div", [sizes, double], "head/half_sizes_wh_raw")
         half_sizes = writer.op("Relu", [half_sizes], "head/half_sizes_wh")
         return nodes.clipped_corners(writer, centers, half_sizes, name, axis=axis)

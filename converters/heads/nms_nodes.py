@@ -98,7 +98,7 @@ def _add_threshold(writer: GraphWriter, name: str, default: float, *, frozen: bo
     value = writer.constant(np.array(default, np.float32), name)
     _require_name(value, name)
     writer.graph.inputs.append(value)
-    return writer.op("Reshape", [value, nodes.integers(writer, [1], f"{name}:shape")], f"{name}:vector")
+    return writer.op("Reshape", [value, ([1], f"{name}:shape")], f"{name}:vector")
 
 
 def _require_name(value: ir.Value, name: str) -> None:
@@ -138,8 +138,7 @@ def select_best(
     length = num_slots * num_classes if kept.places is None else kept.places.count
     at_most_kept = num_rows * num_classes if rule.classes_per_box == 1 else length
     scores, indices = _sort_candidates(writer, kept, length, (num_rows, at_most_kept), "detection_scores")
-    zero = writer.constant(np.float32(0), "head/padded_score")
-    valid = writer.op("Greater", [scores, zero], "head/is_valid")
+    valid = writer.op("Greater", [scores, (np.float32(0), "head/padded_score")], "head/is_valid")
     count = writer.op("Cast", [valid], "head/valid_as_int", to=ir.DataType.INT32)
 
     anchors, classes = indices, None
@@ -151,11 +150,10 @@ def select_best(
         anchors, classes = parts[::-1] if class_first else parts
     if own_classes is not None:
         classes = _gather_classes(writer, own_classes, anchors, valid)
-    row_axis = nodes.integers(writer, [1], "head/row_axis")
-    num_detections = writer.op("ReduceSum", [count, row_axis], "num_detections", keepdims=0)
-    sentinel = writer.constant(np.int64(num_slots - 1), "head/sentinel_index")  # the box of padded rows, which is 0
+    num_detections = writer.op("ReduceSum", [count, ([1], "head/row_axis")], "num_detections", keepdims=0)
+    sentinel = np.int64(num_slots - 1), "head/sentinel_index"  # the box of padded rows, which is 0
     sources = writer.op("Where", [valid, anchors, sentinel], "head/row_sources")
-    picks = writer.op("Unsqueeze", [sources, nodes.integers(writer, [2], "head/index_axis")], "head/row_source_indices")
+    picks = writer.op("Unsqueeze", [sources, ([2], "head/index_axis")], "head/row_source_indices")
     name = "head/row_boxes_unclipped" if rule.unclipped else "detection_boxes"
     boxes = writer.op("GatherND", [kept.boxes, picks], name, batch_dims=1)
     if rule.unclipped:
@@ -163,8 +161,7 @@ def select_best(
     if classes is not None:
         classes = _index_or_minus_one(writer, classes, valid, "detection_classes")
     else:  # with one class, 0 or -1 is what the validity says, less 1
-        one = writer.constant(np.int32(1), "head/one_class")
-        classes = writer.op("Sub", [count, one], "detection_classes")
+        classes = writer.op("Sub", [count, (np.int32(1), "head/one_class")], "detection_classes")
     rows = {
         "num_detections": num_detections,
         "detection_boxes": boxes,
@@ -174,7 +171,7 @@ def select_best(
     }
     if keypoints is not None:
         of_rows = writer.op("GatherND", [keypoints, picks], "head/row_keypoints", batch_dims=1)
-        shape = nodes.integers(writer, [-1, num_rows, keypoints_of(spec.head), 2], "head/keypoints_shape")
+        shape = [-1, num_rows, keypoints_of(spec.head), 2], "head/keypoints_shape"
         rows["detection_keypoints"] = writer.op("Reshape", [of_rows, shape], "detection_keypoints")
     return rows
 
@@ -204,12 +201,10 @@ def with_further_classes(
     own = writer.op("Where", [writer.op("And", [above, stays], "head/class_counts"), own, zero], "head/class_scores")
 
     sizes = nodes.integers(writer, [-1, most, rule.classes_per_box], "head/best_classes_shape")
-    flat = writer.op(
-        "Reshape", [own, nodes.integers(writer, [-1, num_classes], "head/box_rows")], "head/rows_of_classes"
-    )
+    flat = writer.op("Reshape", [own, ([-1, num_classes], "head/box_rows")], "head/rows_of_classes")
     of_boxes, limits = replace(kept, scores=flat, places=None), (rule.classes_per_box, num_classes)
     best, classes = _sort_candidates(writer, of_boxes, num_classes, limits, "head/best_scores")
-    count = writer.constant(np.int64(num_classes), "head/classes_of_a_box")
+    count = np.int64(num_classes), "head/classes_of_a_box"
     starts = writer.op("Unsqueeze", [writer.op("Mul", [boxes, count], "head/box_starts"), axis], "head/starts_of_boxes")
     classes = writer.op("Reshape", [classes, sizes], "head/further_classes")
     total = most * rule.classes_per_box
@@ -230,9 +225,8 @@ def _sort_candidates(
     (num_rows, most), places = limits, kept.places
     below = length if places is None else places.below
     at_most_kept = min(length, max(2, most), MAX_CANDIDATES)
-    flat_shape = nodes.integers(writer, [-1, length], "head/flat_shape")
-    flat = writer.op("Reshape", [kept.scores, flat_shape], "head/kept_scores_flat")
-    limit = nodes.integers(writer, [at_most_kept], "head/max_kept")
+    flat = writer.op("Reshape", [kept.scores, ([-1, length], "head/flat_shape")], "head/kept_scores_flat")
+    limit = [at_most_kept], "head/max_kept"
     by_score, own = writer.ops("TopK", [flat, limit], ["head/sorted_scores", "head/sorted_slots"], axis=1)
     if places is not None:
         own = nodes.gathered(writer, places.values, own, "head/sorted_places")
@@ -244,7 +238,7 @@ def _sort_candidates(
     if dtype != np.int64:
         own = writer.op("Cast", [own], "head/slots_float", to=ir.DataType.FLOAT)
     keys = writer.op("Add", [writer.op("Mul", [rank, width], "head/scaled_rank"), own], "head/unique_keys")
-    rows = nodes.integers(writer, [num_rows], "head/num_rows")
+    rows = [num_rows], "head/num_rows"
     row_keys = writer.ops("TopK", [keys, rows], ["head/row_keys", "head/row_order"], axis=1, largest=0)[0]
     if dtype != np.int64:
         row_keys = writer.op("Cast", [row_keys], "head/row_keys_int64", to=ir.DataType.INT64)
@@ -260,27 +254,22 @@ def _rank_distinct(writer: GraphWriter, falling: ir.Value, length: int, num_rows
     after = nodes.sliced(writer, falling, "head/scores_after", start=[1], stop=[length], axis=[1])
     drops = writer.op("Greater", [before, after], "head/score_drops")
     steps = writer.op("Cast", [drops], "head/score_steps", to=ir.DataType.from_numpy(dtype))
-    pads = nodes.integers(writer, [0, 1, 0, 0], "head/rank_pads")
-    best = writer.constant(dtype.type(0), "head/best_rank")
+    pads, best = ([0, 1, 0, 0], "head/rank_pads"), (dtype.type(0), "head/best_rank")
     padded = writer.op("Pad", [steps, pads, best], "head/score_steps_from_best")
-    rank = writer.op("CumSum", [padded, writer.constant(np.int64(1), "head/rank_axis")], "head/rank")
+    rank = writer.op("CumSum", [padded, (np.int64(1), "head/rank_axis")], "head/rank")
     if length <= num_rows + 1:
         return rank
-    left_out = writer.constant(dtype.type(num_rows), "head/first_rank_left_out")
-    return writer.op("Min", [rank, left_out], "head/rank_of_row")
+    return writer.op("Min", [rank, (dtype.type(num_rows), "head/first_rank_left_out")], "head/rank_of_row")
 
 
 def _gather_classes(writer: GraphWriter, own_classes: ir.Value, anchors: ir.Value, valid: ir.Value) -> ir.Value:
     """The rows' classes where each box has one, ``[N, K]``; padded rows gather that of box 0."""
-    first = writer.constant(np.int64(0), "head/first_box")
-    boxes = writer.op("Where", [valid, anchors, first], "head/row_boxes")
-    axis = nodes.integers(writer, [2], "head/class_axis")
-    flat = writer.op("Squeeze", [own_classes, axis], "head/classes_of_boxes")
+    boxes = writer.op("Where", [valid, anchors, (np.int64(0), "head/first_box")], "head/row_boxes")
+    flat = writer.op("Squeeze", [own_classes, ([2], "head/class_axis")], "head/classes_of_boxes")
     return writer.op("GatherElements", [flat, boxes], "head/row_classes", axis=1)
 
 
 def _index_or_minus_one(writer: GraphWriter, indices: ir.Value, valid: ir.Value, name: str) -> ir.Value:
     """``indices`` as int32, -1 in padded rows."""
-    minus_one = writer.constant(np.int64(-1), f"{name}:padding")
-    masked = writer.op("Where", [valid, indices, minus_one], f"{name}:int64")
+    masked = writer.op("Where", [valid, indices, (np.int64(-1), f"{name}:padding")], f"{name}:int64")
     return writer.op("Cast", [masked], name, to=ir.DataType.INT32)

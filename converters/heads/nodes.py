@@ -28,8 +28,7 @@ def sigmoid(writer: GraphWriter, x: ir.Value, name: str) -> ir.Value:
 
 def clip_xyxy(writer: GraphWriter, boxes: ir.Value, name: str) -> ir.Value:
     """The twin of ``clip_xyxy``."""
-    limits = [writer.constant(np.float32(0), "head/zero"), writer.constant(np.float32(1), "head/one")]
-    return writer.op("Clip", [boxes, *limits], name)
+    return writer.op("Clip", [boxes, (np.float32(0), "head/zero"), (np.float32(1), "head/one")], name)
 
 
 def clipped_corners(
@@ -53,9 +52,8 @@ def exponential_boxes(
     axis: int = -1,
 ) -> ir.Value:
     """The twin of ``exponential_boxes``; ``of`` is what the sizes are of, for names."""
-    half_sizes = writer.constant(sizes_wh / np.float32(2), f"head/half_{of}s_wh")
     multiples = writer.op("Exp", [logarithms], f"head/{of}_multiples_wh")
-    half_sizes = writer.op("Mul", [multiples, half_sizes], "head/half_sizes_wh")
+    half_sizes = writer.op("Mul", [multiples, (sizes_wh / np.float32(2), f"head/half_{of}s_wh")], "head/half_sizes_wh")
     return clipped_corners(writer, centers, half_sizes, "head/boxes", axis=axis)
 
 
@@ -63,7 +61,7 @@ def split(
     writer: GraphWriter, value: ir.Value, sizes: Sequence[int], names: Sequence[str], *, axis: int
 ) -> Sequence[ir.Value]:
     """Cut a value into parts of these sizes along an axis."""
-    return writer.ops("Split", [value, integers(writer, sizes, "head/part_sizes")], names, axis=axis)
+    return writer.ops("Split", [value, ([*sizes], "head/part_sizes")], names, axis=axis)
 
 
 def concat(writer: GraphWriter, values: Sequence[ir.Value], name: str, *, axis: int) -> ir.Value:
@@ -78,18 +76,15 @@ def integers(writer: GraphWriter, numbers: Sequence[int], name: str) -> ir.Value
 
 def sliced(writer: GraphWriter, value: ir.Value, name: str, **bounds: Sequence[int]) -> ir.Value:
     """A part of a value: starts, ends and axes, by whatever names, which those of the constants end in."""
-    operands = [integers(writer, numbers, f"{name}:{role}") for role, numbers in bounds.items()]
-    return writer.op("Slice", [value, *operands], name)
+    return writer.op("Slice", [value, *(([*numbers], f"{name}:{role}") for role, numbers in bounds.items())], name)
 
 
 def append_boxes(writer: GraphWriter, value: ir.Value, count: int, fill: float, name: str) -> ir.Value:
     """Append ``count`` rows of ``fill`` on axis 1 of a rank-3 value."""
-    pads = integers(writer, [0, 0, 0, 0, count, 0], f"{name}:pads")
-    return writer.op("Pad", [value, pads, writer.constant(np.float32(fill), f"{name}:fill")], name)
+    return writer.op("Pad", [value, ([0, 0, 0, 0, count, 0], f"{name}:pads"), (np.float32(fill), f"{name}:fill")], name)
 
 
 def gathered(writer: GraphWriter, values: ir.Value, indices: ir.Value, name: str) -> ir.Value:
     """Entries of each image: values ``[N, many, ...]``, indices ``[N, C]`` -> ``[N, C, ...]``."""
-    axis = integers(writer, [2], f"{name}:axis")
-    where = writer.op("Unsqueeze", [indices, axis], f"{name}:indices")
+    where = writer.op("Unsqueeze", [indices, ([2], f"{name}:axis")], f"{name}:indices")
     return writer.op("GatherND", [values, where], name, batch_dims=1)

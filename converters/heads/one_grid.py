@@ -124,8 +124,7 @@ class FastestDet(OneGridHead):
         powers = []
         for part, power, name in ((objectness, OBJECTNESS_POWER, "objectness"), (classes, CLASS_POWER, "class")):
             above = writer.op("Relu", [part], f"head/{name}_above_zero")
-            exponent = writer.constant(power, f"head/{name}_exponent")
-            powers.append(writer.op("Pow", [above, exponent], f"head/{name}_power"))
+            powers.append(writer.op("Pow", [above, (power, f"head/{name}_exponent")], f"head/{name}_power"))
         return boxes, writer.op("Mul", powers, "head/scores")
 
     def default_boxes(self) -> Float32:
@@ -193,22 +192,21 @@ class Fomo(OneGridHead):
         scores = nodes.split(writer, grid, [1, self.num_classes], names, axis=3)[1]
         if self.merge:
             scores = self._peak_nodes(writer, scores)
-        shape = nodes.integers(writer, [-1, self.num_boxes, self.num_classes], "head/scores_shape")
-        scores = writer.op("Reshape", [scores, shape], "head/scores")
+        sizes = [-1, self.num_boxes, self.num_classes], "head/scores_shape"
+        scores = writer.op("Reshape", [scores, sizes], "head/scores")
         # the same boxes for every image
-        start, end = (nodes.integers(writer, [n], f"head/batch_{n}") for n in (0, 1))
-        batch = writer.op("Slice", [writer.op("Shape", [outputs[0]], "head/grid_shape"), start, end], "head/batch")
-        one_image = nodes.integers(writer, [self.num_boxes, 4], "head/boxes_of_an_image")
+        shape = writer.op("Shape", [outputs[0]], "head/grid_shape")
+        batch = writer.op("Slice", [shape, ([0], "head/batch_0"), ([1], "head/batch_1")], "head/batch")
+        one_image = [self.num_boxes, 4], "head/boxes_of_an_image"
         shape = writer.op("Concat", [batch, one_image], "head/boxes_shape", axis=0)
-        boxes = writer.constant(self.default_boxes()[None], "head/cell_boxes")
-        return writer.op("Expand", [boxes, shape], "head/boxes"), scores
+        return writer.op("Expand", [(self.default_boxes()[None], "head/cell_boxes"), shape], "head/boxes"), scores
 
     def _peak_nodes(self, writer: GraphWriter, scores: ir.Value) -> ir.Value:
         """The twin of ``_keep_peaks``."""
         rows, columns = self.grid_h, self.grid_w
         by_class = writer.op("Transpose", [scores], "head/scores_by_class", perm=[0, 3, 1, 2])
-        pads = nodes.integers(writer, [0, 0, 1, 1, 0, 0, 1, 1], "head/border_pads")
-        padded = writer.op("Pad", [by_class, pads, writer.constant(LOWEST, "head/lowest")], "head/bordered_scores")
+        pads = [0, 0, 1, 1, 0, 0, 1, 1], "head/border_pads"
+        padded = writer.op("Pad", [by_class, pads, (LOWEST, "head/lowest")], "head/bordered_scores")
         of_three = writer.op("MaxPool", [padded], "head/best_of_three_columns", kernel_shape=[1, 3])
         above = nodes.sliced(writer, of_three, "head/best_above", starts=(0, 0), ends=(rows, columns), axes=(2, 3))
         below = nodes.sliced(writer, of_three, "head/best_below", starts=(2, 0), ends=(rows + 2, columns), axes=(2, 3))
@@ -220,8 +218,7 @@ class Fomo(OneGridHead):
         beaten = writer.op("Less", [by_class, after], "head/is_beaten_by_those_after")
         holds = writer.op("Not", [beaten], "head/holds_against_those_after")  # IREE has no GreaterOrEqual
         is_peak = writer.op("And", [beats, holds], "head/is_peak")
-        none = writer.constant(np.float32(0), "head/no_peak")
-        peaks = writer.op("Where", [is_peak, by_class, none], "head/peaks_by_class")
+        peaks = writer.op("Where", [is_peak, by_class, (np.float32(0), "head/no_peak")], "head/peaks_by_class")
         return writer.op("Transpose", [peaks], "head/peaks", perm=[0, 2, 3, 1])
 
     def default_boxes(self) -> Float32:

@@ -254,14 +254,13 @@ class Ssd(Head):
         parts = dict(zip(self.parts, arrays, strict=True))
         offsets, priors = parts["offsets"], parts.get("priors")
         if self.scales != (1, 1, 1, 1):
-            scales = writer.constant(np.array(self.scales, np.float32), "head/scales")
+            scales = np.array(self.scales, np.float32), "head/scales"
             offsets = writer.op("Div", [offsets, scales], "head/scaled_offsets")
         name = "head/boxes_yx" if self.yx_first else "head/boxes"
         boxes = self._center_nodes if self.coding == "centers" else self._corner_nodes
         decoded = boxes(writer, offsets, priors, name)
         if self.yx_first:
-            order = nodes.integers(writer, SWAPPED, "head/xy_order")
-            decoded = writer.op("Gather", [decoded, order], "head/boxes", axis=2)
+            decoded = writer.op("Gather", [decoded, (SWAPPED, "head/xy_order")], "head/boxes", axis=2)
         return decoded, self._score_nodes(writer, parts["scores"])
 
     def _center_nodes(self, writer: GraphWriter, offsets: ir.Value, priors: ir.Value | None, name: str) -> ir.Value:
@@ -274,8 +273,7 @@ class Ssd(Head):
             half_sizes = writer.constant(sizes_wh / np.float32(2), "head/half_prior_sizes")
         else:
             low, sizes = nodes.split(writer, priors, [2, 2], ["head/prior_centers", "head/prior_sizes"], axis=2)
-            two = writer.constant(np.float32(2), "head/two")
-            half_sizes = writer.op("Div", [sizes, two], "head/half_prior_sizes")
+            half_sizes = writer.op("Div", [sizes, (np.float32(2), "head/two")], "head/half_prior_sizes")
         moved = writer.op("Mul", [xy, sizes], "head/moves_of_centers")
         centers = writer.op("Add", [moved, low], "head/centers")
         powers = writer.op("Exp", [wh], "head/multiples_of_sizes")

@@ -124,10 +124,9 @@ def _suppress_all(
     by_class = writer.op("Transpose", [scores], "head/scores_by_class", perm=[0, 2, 1])
     selected = _selected(writer, competing.boxes, by_class, iou_threshold, spec)
 
-    order = nodes.integers(writer, [0, 2, 1], "head/batch_box_class_order")
+    order = [0, 2, 1], "head/batch_box_class_order"
     places = writer.op("Gather", [selected, order], "head/selected_batch_box_class", axis=1)
-    box_column = writer.constant(np.array(2, np.int64), "head/box_column")
-    box_indices = writer.op("Gather", [selected, box_column], "head/selected_boxes", axis=1)
+    box_indices = writer.op("Gather", [selected, (np.int64(2), "head/box_column")], "head/selected_boxes", axis=1)
     shape = writer.op("Shape", [scores], "head/nothing_kept:shape")
     nothing = ir.tensor(np.full(1, -1, np.int64))
     blank = writer.op("ConstantOfShape", [shape], "head/nothing_kept", value=nothing)
@@ -135,7 +134,7 @@ def _suppress_all(
 
     own_index = np.arange(spec.num_boxes + padding).reshape(-1, 1)
     own_index[spec.num_boxes :] = NOT_A_BOX
-    kept = writer.op("Equal", [table, writer.constant(own_index, "head/box_indices")], "head/is_kept")
+    kept = writer.op("Equal", [table, (own_index, "head/box_indices")], "head/is_kept")
     return Kept(competing.boxes, writer.op("Where", [kept, scores, zero], "head/kept_scores"), padding)
 
 
@@ -152,23 +151,21 @@ def _suppress_best(
     num_classes = writer.constant(np.int64(spec.competing_classes), "head/candidate_num_classes")
     boxes = writer.op("Div", [slots, num_classes], "head/candidate_boxes")
     classes = writer.op("Mod", [slots, num_classes], "head/candidate_classes")
-    width = writer.constant(np.int64(spec.num_boxes + 1), "head/boxes_and_sentinel_of_a_class")
+    width = np.int64(spec.num_boxes + 1), "head/boxes_and_sentinel_of_a_class"
     of_class = writer.op("Mul", [classes, width], "head/candidate_class_starts")
     by_class = writer.op("Add", [of_class, boxes], "head/candidate_slots_by_class")
     table = _table_by_class(writer, by_class, scores, spec)
     selected = _selected(writer, competing.boxes, table, iou_threshold, spec)
 
     # what stays is marked by numbers below 0 in the same table, which nothing else reads any more
-    box_column = writer.constant(np.array(2, np.int64), "head/box_column")
-    box_indices = writer.op("Gather", [selected, box_column], "head/selected_boxes", axis=1)
+    box_indices = writer.op("Gather", [selected, (np.int64(2), "head/box_column")], "head/selected_boxes", axis=1)
     numbers = writer.op("Cast", [box_indices], "head/selected_boxes_float", to=ir.DataType.FLOAT)
-    minus_one = writer.constant(np.float32(-1), "head/mark_of_box_0")
-    marks = writer.op("Sub", [minus_one, numbers], "head/selected_marks")
+    marks = writer.op("Sub", [(np.float32(-1), "head/mark_of_box_0"), numbers], "head/selected_marks")
     # as it is: TVM cannot compute with the rows of NonMaxSuppression, but with what a Gather gives of them
-    order = nodes.integers(writer, [0, 1, 2], "head/batch_class_box_order")
+    order = [0, 1, 2], "head/batch_class_box_order"
     where = writer.op("Gather", [selected, order], "head/selected_batch_class_box_again", axis=1)
     marked = writer.op("ScatterND", [table, where, marks], "head/marked_scores")
-    shape = nodes.integers(writer, [-1, (spec.num_boxes + 1) * spec.competing_classes], "head/marked_scores_shape")
+    shape = [-1, (spec.num_boxes + 1) * spec.competing_classes], "head/marked_scores_shape"
     marked = writer.op("Reshape", [marked, shape], "head/marked_scores_flat")
     stays = writer.op("Less", [nodes.gathered(writer, marked, by_class, "head/marks"), zero], "head/is_kept")
     if spec.suppression.class_first:
@@ -181,10 +178,10 @@ def _suppress_best(
 def _table_by_class(writer: GraphWriter, slots: ir.Value, scores: ir.Value, spec: DetectorSpec) -> ir.Value:
     """Scores of candidates in their slots, the sentinel's behind each class, else 0: float32 ``[N, NC, B + 1]``."""
     classes, width = spec.competing_classes, spec.num_boxes + 1
-    bounds = [nodes.integers(writer, [number], f"head/batch_{role}") for number, role in ((0, "start"), (1, "stop"))]
-    batch = writer.op("Slice", [writer.op("Shape", [slots], "head/candidates_shape"), *bounds], "head/batch")
+    shape = writer.op("Shape", [slots], "head/candidates_shape")
+    batch = writer.op("Slice", [shape, ([0], "head/batch_start"), ([1], "head/batch_stop")], "head/batch")
     size, one = (
-        writer.op("Concat", [batch, nodes.integers(writer, [number], f"{name}:width")], name, axis=0)
+        writer.op("Concat", [batch, ([number], f"{name}:width")], name, axis=0)
         for number, name in ((classes * width, "head/table_shape"), (1, "head/sentinels_shape"))
     )
     blank = writer.op("ConstantOfShape", [size], "head/no_scores", value=ir.tensor(np.zeros(1, np.float32)))
@@ -192,12 +189,10 @@ def _table_by_class(writer: GraphWriter, slots: ir.Value, scores: ir.Value, spec
     own_scores = np.full((1, classes), _sentinel_score(spec), np.float32)
     operands = []
     for value, of_sentinel, name in ((slots, own_slots, "slots"), (scores, own_scores, "scores")):
-        of_one = writer.constant(of_sentinel, f"head/sentinel_{name}_of_one")
-        of_all = writer.op("Expand", [of_one, one], f"head/sentinel_{name}")
+        of_all = writer.op("Expand", [(of_sentinel, f"head/sentinel_{name}_of_one"), one], f"head/sentinel_{name}")
         operands.append(writer.op("Concat", [value, of_all], f"head/{name}_and_sentinels", axis=1))
     flat = writer.op("ScatterElements", [blank, *operands], "head/scores_by_class_flat", axis=1)
-    shape = nodes.integers(writer, [-1, classes, width], "head/scores_by_class_shape")
-    return writer.op("Reshape", [flat, shape], "head/scores_by_class")
+    return writer.op("Reshape", [flat, ([-1, classes, width], "head/scores_by_class_shape")], "head/scores_by_class")
 
 
 def _best(
@@ -209,19 +204,15 @@ def _best(
     size = max(n for n in range(1, GROUP + 1) if total % n == 0) if total >= MANY else 1
     picked, chosen, width, least = scores, None, total, score_threshold
     if size > 1:
-        shape = nodes.integers(writer, [-1, total // size, size], "head/groups_shape")
-        groups = writer.op("Reshape", [scores, shape], "head/groups")
-        axis = nodes.integers(writer, [2], "head/group_axis")
-        maxima = writer.op("ReduceMax", [groups, axis], "head/group_maxima", keepdims=0)
+        groups = writer.op("Reshape", [scores, ([-1, total // size, size], "head/groups_shape")], "head/groups")
+        maxima = writer.op("ReduceMax", [groups, ([2], "head/group_axis")], "head/group_maxima", keepdims=0)
         maxima = writer.op("Max", [maxima, score_threshold], "head/group_maxima_or_threshold")
         names = ["head/best_maxima", "head/best_groups"]
         best, chosen = writer.ops("TopK", [maxima, limit], names, axis=1)
         least = _just_below(writer, best, count)
         chosen = _rising(writer, chosen, limit, total // size)
         picked, width = nodes.gathered(writer, groups, chosen, "head/groups_of_candidates"), count * size
-    flat = writer.op(
-        "Reshape", [picked, nodes.integers(writer, [-1, width], "head/flat_scores_shape")], "head/all_scores"
-    )
+    flat = writer.op("Reshape", [picked, ([-1, width], "head/flat_scores_shape")], "head/all_scores")
     flat = writer.op("Max", [flat, least], "head/flat_scores")
     names = ["head/candidate_scores", "head/candidate_indices"]
     best, indices = writer.ops("TopK", [flat, limit], names, axis=1)
@@ -230,10 +221,9 @@ def _best(
 
 def _just_below(writer: GraphWriter, falling: ir.Value, count: int) -> ir.Value:
     """Less than the last of ``[N, count]`` falling numbers of 0 or more, by one or two float32 at most: ``[N, 1]``."""
-    place = nodes.integers(writer, [count - 1], "head/last_candidate")
-    last = writer.op("Gather", [falling, place], "head/least_maximum", axis=1)
-    below_one = writer.constant(np.nextafter(np.float32(1), np.float32(0)), "head/just_below_one")
-    smallest = writer.constant(np.nextafter(np.float32(0), np.float32(1)), "head/smallest_number")
+    last = writer.op("Gather", [falling, ([count - 1], "head/last_candidate")], "head/least_maximum", axis=1)
+    below_one = np.nextafter(np.float32(1), np.float32(0)), "head/just_below_one"
+    smallest = np.nextafter(np.float32(0), np.float32(1)), "head/smallest_number"
     scaled = writer.op("Mul", [last, below_one], "head/least_maximum_scaled")
     return writer.op("Sub", [scaled, smallest], "head/just_below_maximum")
 
@@ -253,10 +243,10 @@ def _selected(
     """What NonMaxSuppression selects of boxes and their scores ``[N, NC, B + P]``: batch, class and box, ``[n, 3]``."""
     most = spec.suppression.max_boxes(spec.thresholds.max_detections)
     limits = (most, spec.suppression.per_class or MAX_CANDIDATES)
-    cap = nodes.integers(writer, [min(limits) + 1], "head/max_boxes_per_class")
-    above_zero = writer.constant(np.array([0], np.float32), "head/nms_score_threshold")
-    inputs = [boxes, by_class, cap, iou_threshold, above_zero]
-    return writer.op("NonMaxSuppression", inputs, "head/selected_batch_class_box")
+    cap = [min(limits) + 1], "head/max_boxes_per_class"
+    above_zero = np.array([0], np.float32), "head/nms_score_threshold"
+    name = "head/selected_batch_class_box"
+    return writer.op("NonMaxSuppression", [boxes, by_class, cap, iou_threshold, above_zero], name)
 
 
 def _sentinel_score(spec: DetectorSpec) -> float:
@@ -271,5 +261,5 @@ def _with_sentinel(writer: GraphWriter, scores: ir.Value, padding: int, spec: De
     # no Pad behind a Pad, which IREE's compiler does not take
     filled = nodes.append_boxes(writer, scores, padding, 0.0, "head/scores_filled_up")
     is_last = np.arange(spec.num_boxes + padding).reshape(-1, 1) == spec.num_boxes + padding - 1
-    mask = writer.constant(is_last, "head/is_sentinel")
-    return writer.op("Where", [mask, writer.constant(np.float32(sentinel), "head/sentinel_score"), filled], name)
+    own_score = np.float32(sentinel), "head/sentinel_score"
+    return writer.op("Where", [(is_last, "head/is_sentinel"), own_score, filled], name)

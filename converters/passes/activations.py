@@ -140,8 +140,8 @@ class LeakyAsSum(Rewrite):
         rectified = writer.op("Max", [codes, zero_point], f"{name}/rectified")
         terms = []
         for value, scale, part in ((codes, form.whole, "whole"), (rectified, form.excess, "excess")):
-            numbers = [writer.constant(scale, f"{name}/{part}/scale"), zero_point]
-            terms.append(writer.op("DequantizeLinear", [value, *numbers], f"{name}/{part}"))
+            stated = scale, f"{name}/{part}/scale"
+            terms.append(writer.op("DequantizeLinear", [value, stated, zero_point], f"{name}/{part}"))
         after.node.replace_input_with(0, writer.op("Add", terms, f"{name}/sum"))
         remove_unread(graph, node)
         return Changed(f"{name}: scales {form.whole:.6g} and {form.excess:.6g}")

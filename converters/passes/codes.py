@@ -60,7 +60,7 @@ class ClampCodes(Rewrite):
         reals = [constant_at(node, position) for position in (1, 2)]
         codes = [None if x is None else quantize(x, after.scale, after.zero_point, after.dtype.type) for x in reals]
         bounds = [
-            None if code is None else writer.constant(code, f"{name}/{side}")
+            None if code is None else (code, f"{name}/{side}")
             for code, side in zip(codes, ("lowest", "highest"), strict=True)
         ]
         take_over(graph, writer.op("Clip", [before.source, *bounds[: len(node.inputs) - 1]], name), after.result)
@@ -80,7 +80,7 @@ class PadCodes(Rewrite):
             raise DeclinedError("its codes are int8")
         require_zeros(node, "it")
         writer, name = GraphWriter.inserting(graph, node), f"{node.name}/codes"
-        zero = writer.constant(np.array(after.zero_point, np.uint8), f"{name}/padding")
+        zero = np.uint8(after.zero_point), f"{name}/padding"
         codes = writer.op("Pad", [before.source, node.inputs[1], zero, *node.inputs[3:]], name)
         take_over(graph, codes, after.result)
         return Changed(f"{node.name}: code {after.zero_point}")
@@ -107,8 +107,7 @@ class RepeatPixels(Rewrite):
             (factor_h, "rows", (factor_h * height, factor_w * width, channels)),
         ):
             value = writer.op("Concat", [value] * copies, f"{name}/{what}", axis=3)
-            view_shape = writer.constant(np.array([-1, *view], np.int64), f"{name}/{what}/shape")
-            value = writer.op("Reshape", [value, view_shape], f"{name}/{what}/view")
+            value = writer.op("Reshape", [value, ([-1, *view], f"{name}/{what}/shape")], f"{name}/{what}/view")
         take_over(graph, writer.op("Transpose", [value], name, perm=[0, 3, 1, 2]), after.result)
         return Changed(f"{node.name}: every row {factor_h} times, every pixel {factor_w} times")
 

@@ -215,8 +215,7 @@ def _replace(graph: ir.Graph, conv: ir.Node, rows: _Rows) -> tuple[Moved, ...]:
     weights = np.tile(rows.weights, (group, 1, 1, 1))
     apart, padding = row_parts(width, rows.columns, (left, right), group)
     flat = writer.op("Transpose", [rows.before.source], f"{name}/nhwc", perm=[0, 2, 3, 1])
-    shape = writer.constant(np.array([batch, height, 1, width * channels], np.int64), f"{name}/shape")
-    flat = writer.op("Reshape", [flat, shape], f"{name}/flat")
+    flat = writer.op("Reshape", [flat, ([batch, height, 1, width * channels], f"{name}/shape")], f"{name}/flat")
     edges = {}
     for pixels in sorted({*padding} - {0}):
         zeros = np.full((batch, height, 1, pixels * channels), rows.before.zero_point, np.uint8)

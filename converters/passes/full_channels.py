@@ -255,10 +255,7 @@ class FullOutputs(Rewrite):
             node.outputs[0].shape = ir.Shape([shape.dims[0], full, *shape.dims[2:]])
         writer = GraphWriter.inserting(graph, after.node)
         filled = writer.op("QuantizeLinear", [node.outputs[0], *after.node.inputs[1:]], f"{name}/codes")
-        bounds = [
-            writer.constant(np.array([bound], np.int64), f"{name}/{role}")
-            for role, bound in (("first", 0), ("channels", channels), ("axis", 1))
-        ]
+        bounds = ([0], f"{name}/first"), ([channels], f"{name}/channels"), ([1], f"{name}/axis")
         take_over(graph, writer.op("Slice", [filled, *bounds], f"{name}/chosen"), after.result)
         return Changed(f"{node.name}: {full} channels instead of {channels}", tuple(moved))
 

@@ -210,10 +210,8 @@ def _replace(graph: ir.Graph, source: ir.Value, end: ir.Value, channels: NDArray
     writer, name = GraphWriter.inserting(graph, last), f"{end.name}/channels"
     steps = np.unique(np.diff(channels)) if len(channels) > 1 else np.ones(1, np.int64)
     if len(steps) == 1 and steps[0] == 1:
-        numbers = {"starts": channels[0], "ends": channels[-1] + 1, "axes": 1}
-        operands = [writer.constant(np.array([n], np.int64), f"{name}/{what}") for what, n in numbers.items()]
-        result = writer.op("Slice", [source, *operands], name)
+        starts, ends = ([int(channels[0])], f"{name}/starts"), ([int(channels[-1]) + 1], f"{name}/ends")
+        result = writer.op("Slice", [source, starts, ends, ([1], f"{name}/axes")], name)
     else:
-        where = writer.constant(channels.astype(np.int64), f"{name}/indices")
-        result = writer.op("Gather", [source, where], name, axis=1)
+        result = writer.op("Gather", [source, (channels.astype(np.int64), f"{name}/indices")], name, axis=1)
     take_over(graph, result, end)

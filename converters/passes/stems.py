@@ -168,8 +168,8 @@ def _widen(
     writer, name = GraphWriter.inserting(graph, pooled.node), f"{conv.name}/wide"
     (before, after), (height, width), (weights, *_) = links, size_hw, constants_behind(conv.inputs[1])
     pixels = writer.op("Transpose", [before.source], f"{name}/pixels", perm=[0, 2, 3, 1])
-    pads = writer.constant(np.array([0, 0, 1, 0, 0, 0, GROUP - 1, 0], np.int64), f"{name}/pads")
-    zero = writer.constant(np.array(before.zero_point, before.dtype), f"{name}/padding")
+    pads = [0, 0, 1, 0, 0, 0, GROUP - 1, 0], f"{name}/pads"
+    zero = np.array(before.zero_point, before.dtype), f"{name}/padding"
     padded = writer.op("Pad", [pixels, pads, zero], f"{name}/padded")
     groups = viewed(writer, padded, (height, width // GROUP + 1, 3 * GROUP), f"{name}/groups", from_nchw=False)
     codes, moved = convolved_anew(
@@ -266,7 +266,7 @@ def _group_columns(
     split = split_rows(weights.astype(np.int16) - zero_point, stride_h, height, (top, bottom))
     pixels = writer.op("Transpose", [before.source], f"{name}/nhwc", perm=[0, 2, 3, 1])
     if split.picture is not None:
-        repeated = writer.constant(split.picture, f"{name}/rows")
+        repeated = split.picture, f"{name}/rows"
         pixels, height = writer.op("Gather", [pixels, repeated], f"{name}/repeated", axis=1), len(split.picture)
     view = (height, width // GROUP, GROUP * depth)
     pixels = viewed(writer, pixels, view, f"{name}/pixels", from_nchw=False)

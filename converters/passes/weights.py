@@ -26,15 +26,14 @@ def viewed(
     """The same bytes in NHWC order under another height, width and channels, as NCHW."""
     if from_nchw:
         value = writer.op("Transpose", [value], f"{name}/nhwc", perm=[0, 2, 3, 1])
-    shape = writer.constant(np.array([-1, *shape_hwc], np.int64), f"{name}/shape")
-    value = writer.op("Reshape", [value, shape], f"{name}/view")
+    value = writer.op("Reshape", [value, ([-1, *shape_hwc], f"{name}/shape")], f"{name}/view")
     return writer.op("Transpose", [value], name, perm=[0, 3, 1, 2])
 
 
 def dequantized(writer: GraphWriter, constants: Constants, name: str) -> ir.Value:
     """Constants behind a DequantizeLinear, per output channel where there are several scales."""
     parts = zip(constants, ("codes", "scale", "zero_point"), strict=True)
-    values = [writer.constant(array, f"{name}/{part}") for array, part in parts]
+    values = [(array, f"{name}/{part}") for array, part in parts]
     attributes = {"axis": 0} if constants[1].ndim == 1 else {}
     return writer.op("DequantizeLinear", values, f"{name}/dequantized", **attributes)
 
