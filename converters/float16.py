@@ -52,22 +52,16 @@ def write_float16(model: ir.Model, spec: DetectorSpec, calibration: Calibration 
     """
     infer_shapes(model)
     ranges = _ranges(model, spec, calibration, batch)
-    inner = _in_front_of_products(network_nodes(model.graph))
+    nodes = network_nodes(model.graph)
+    # what follows the last product decodes boxes in pixels, of which float16 has steps of half a pixel above 512, or
+    # moves them
+    before = nodes_before(node.outputs[0] for node in nodes if node.op_type in PRODUCTS)
+    inner = [node for node in nodes if node in before and not str(node.outputs[0].name).startswith(PIXELS)]
     reasons = {node: _reason(node, ranges) for node in inner}
     halved = [node for node in inner if reasons[node] is None]
     _Halving(model.graph, frozenset(halved)).run(halved)
     large = [reason for reason in reasons.values() if reason]
     return (f"{len(large)} operators stay float32: {list_some(large)}",) if large else ()
-
-
-def _in_front_of_products(nodes: Sequence[ir.Node]) -> list[ir.Node]:
-    """The products of a network and what leads to one, without the pixels, in execution order.
-
-    What follows the last product decodes boxes in pixels, of which float16 has steps of half a pixel above 512, or
-    moves them.
-    """
-    inner = nodes_before(node.outputs[0] for node in nodes if node.op_type in PRODUCTS)
-    return [node for node in nodes if node in inner and not str(node.outputs[0].name).startswith(PIXELS)]
 
 
 def probe_pictures(image: ImageInput) -> Iterator[NDArray[np.uint8]]:

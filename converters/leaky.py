@@ -158,7 +158,11 @@ def fitted_sum(case: LeakyCase, wanted: Table) -> SumForm | None:
     if not all(np.isfinite(s) and s >= np.finfo(np.float32).tiny for s in (whole, excess)):
         return None
     form = SumForm(whole, excess)
-    return form if _is_safe(case, form, wanted) else None
+    steps, (low, high) = _steps(case, form), edges(case, wanted)
+    largest = 256 + 255 * (float(whole) + float(excess)) / float(case.scale_out)
+    # further from the edges than float32 arithmetic can move any result
+    is_safe = np.minimum(steps - low, high - steps).min() > ROUNDINGS * 2.0**-24 * largest
+    return form if is_safe else None
 
 
 def sum_table(case: LeakyCase, form: SumForm) -> Table:
@@ -198,10 +202,3 @@ def safest_factor(x: NDArray[np.float64], low: NDArray[np.float64], high: NDArra
     factors = np.linspace(*bounds, TRIED + 2)[1:-1, None]
     room = np.minimum(factors * x - low, high - factors * x).min(axis=1)
     return float(factors[room.argmax(), 0])
-
-
-def _is_safe(case: LeakyCase, form: SumForm, wanted: Table) -> bool:
-    """Whether every result is further from its edges than float32 arithmetic can move it."""
-    steps, (low, high) = _steps(case, form), edges(case, wanted)
-    largest = 256 + 255 * (float(form.whole) + float(form.excess)) / float(case.scale_out)
-    return bool(np.minimum(steps - low, high - steps).min() > ROUNDINGS * 2.0**-24 * largest)

@@ -17,6 +17,7 @@ from onnx.shape_inference import InferenceError
 
 from converters._ir import ir
 from converters.errors import OptionError, UnsupportedModelError, reason_of
+from converters.graph import constant_at
 from converters.spec.contract import (
     ANY_SIZE_RULES,
     ANY_SIZE_RUNTIMES,
@@ -65,7 +66,8 @@ def stamp_opset(model: ir.Model, requested: int | None) -> None:
     Raises:
         OptionError: the requested opset does not take the graph; names the operators.
     """
-    if requested is not None and requested >= NO_INT8_CODES and any(map(_writes_int8, model.graph)):
+    codes = {_dtype(node.outputs[0]) for node in model.graph if node.op_type == "QuantizeLinear"}
+    if requested is not None and requested >= NO_INT8_CODES and ir.DataType.INT8 in codes:
         raise OptionError(
             f"`opset` {requested} with int8 activation codes: ONNX Runtime 1.27 to 1.32 cannot load many such files; "
             f"choose an `opset` below {NO_INT8_CODES}, or leave it out"
@@ -113,10 +115,6 @@ def oldest_runtimes(model: ir.Model, document: ModelDocument) -> dict[str, str]:
     return {**dict.fromkeys(ONNXRUNTIMES, oldest), **others}
 
 
-def _writes_int8(node: ir.Node) -> bool:
-    return node.op_type == "QuantizeLinear" and _dtype(node.outputs[0]) == ir.DataType.INT8
-
-
 def _takes(opset: int, node: ir.Node) -> bool:
     try:
         schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
@@ -138,10 +136,8 @@ def _takes(opset: int, node: ir.Node) -> bool:
 
 def _constant_axes(node: ir.Node) -> list[int] | None:
     """The axes of a reduction whose second operand is constant."""
-    if len(node.inputs) != 2 or node.inputs[1] is None:
-        return None
-    tensor = ir.convenience.get_const_tensor(node.inputs[1])
-    return None if tensor is None else [int(axis) for axis in tensor.numpy().reshape(-1)]
+    axes = constant_at(node, 1)
+    return None if axes is None else [int(axis) for axis in axes.reshape(-1)]
 
 
 def _dtype(value: ir.Value | None) -> ir.DataType | None:

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from converters._ir import ir
 from converters.errors import ContractError
-from converters.graph import is_static, network_nodes
+from converters.graph import OF_CODES, constant_at, is_static, network_nodes
 from converters.opset import oldest_runtimes, refused_nodes
 from converters.spec import METADATA_KEY, ModelDocument, contract_io, raw_outputs
 from converters.spec.contract import IR_VERSIONS, OPSET_RANGE
@@ -23,6 +22,7 @@ from converters.spec.contract import IR_VERSIONS, OPSET_RANGE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import onnx_ir as ir
     from numpy.typing import NDArray
 
     from converters.spec import ContractTensor
@@ -135,13 +135,12 @@ def _readers_through(value: ir.Value, movers: frozenset[str]) -> list[str]:
 
 def _scale_and_zero_point(node: ir.Node) -> tuple[NDArray[Any], NDArray[Any]] | None:
     """The constants of a QuantizeLinear or DequantizeLinear; without a zero-point it is 0."""
-    tensors = [None if v is None else ir.convenience.get_const_tensor(v) for v in node.inputs[1:3]]
-    if node.op_type == "DequantizeLinear" and len(tensors) == 1 and tensors[0] is not None:
-        return tensors[0].numpy(), np.zeros((), np.int32)
-    if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or len(tensors) != 2:
+    if node.op_type not in OF_CODES:
         return None
-    scale, zero_point = tensors
-    return None if scale is None or zero_point is None else (scale.numpy(), zero_point.numpy())
+    scale, zero_point = constant_at(node, 1), constant_at(node, 2)
+    if node.op_type == "DequantizeLinear" and len(node.inputs) == 2:
+        zero_point = np.zeros((), np.int32)
+    return None if scale is None or zero_point is None else (scale, zero_point)
 
 
 def _few(values: NDArray[Any]) -> str:

@@ -18,7 +18,7 @@ from converters.description.priors import PriorStatement, require_option
 from converters.description.values import StatedUnit, check_class_names, located
 from converters.errors import OptionError, SourceFileError, attempt_all
 from converters.heads import HEADS, recognise, require_fit
-from converters.heads.base import default_class_names, lists_to_tuples
+from converters.heads.base import lists_to_tuples
 from converters.heads.yolo_v2 import Anchors, YoloV2, describe_fit, fitting_counts, grid_of
 from converters.spec import (
     Color,
@@ -211,7 +211,7 @@ def _describe_head(statements: AllStatements) -> SourceDescription:
     spec = DetectorSpec(
         UNSETTLED,
         head,
-        names or default_class_names(head.num_classes),
+        names or tuple(f"class_{index}" for index in range(head.num_classes)),
         _resolve_thresholds(statements.options, facts.postprocess),
         assumed=tuple(name for name in ("class_names", "resize") if statements.value(name) is None),
         suppression=_resolve_suppression(statements.options, facts.postprocess),

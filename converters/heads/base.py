@@ -395,11 +395,6 @@ def match_outputs(shapes: Sequence[tuple[int, ...]], wanted: Sequence[RawOutput]
     return tuple(places)
 
 
-def default_class_names(count: int) -> tuple[str, ...]:
-    """``class_0`` .. for classes that nobody named."""
-    return tuple(f"class_{index}" for index in range(count))
-
-
 @dataclass(frozen=True, eq=False)
 class BatchDetections:
     """The five outputs of the model contract for a batch of N images, K rows each."""

@@ -210,7 +210,11 @@ def _best(
         names = ["head/best_maxima", "head/best_groups"]
         best, chosen = writer.ops("TopK", [maxima, limit], names, axis=1)
         least = _just_below(writer, best, count)
-        chosen = _rising(writer, chosen, limit, total // size)
+        exact = total // size <= FLOAT32_COUNTS_TO  # as float32 then, which every TopK takes
+        keys = writer.op("Cast", [chosen], "head/group_keys", to=ir.DataType.FLOAT) if exact else chosen
+        names = ["head/groups_rising", "head/groups_order"]
+        chosen = writer.ops("TopK", [keys, limit], names, axis=1, largest=0)[0]
+        chosen = writer.op("Cast", [chosen], "head/groups_in_order", to=ir.DataType.INT64) if exact else chosen
         picked, width = nodes.gathered(writer, groups, chosen, "head/groups_of_candidates"), count * size
     flat = writer.op("Reshape", [picked, ([-1, width], "head/flat_scores_shape")], "head/all_scores")
     flat = writer.op("Max", [flat, least], "head/flat_scores")
@@ -226,15 +230,6 @@ def _just_below(writer: GraphWriter, falling: ir.Value, count: int) -> ir.Value:
     smallest = np.nextafter(np.float32(0), np.float32(1)), "head/smallest_number"
     scaled = writer.op("Mul", [last, below_one], "head/least_maximum_scaled")
     return writer.op("Sub", [scaled, smallest], "head/just_below_maximum")
-
-
-def _rising(writer: GraphWriter, indices: ir.Value, count: ir.Value, below: int) -> ir.Value:
-    """Sort int64 ``[N, count]``, numbers below ``below``; as float32 where that is exact, which every TopK takes."""
-    exact = below <= FLOAT32_COUNTS_TO
-    keys = writer.op("Cast", [indices], "head/group_keys", to=ir.DataType.FLOAT) if exact else indices
-    names = ["head/groups_rising", "head/groups_order"]
-    rising = writer.ops("TopK", [keys, count], names, axis=1, largest=0)[0]
-    return writer.op("Cast", [rising], "head/groups_in_order", to=ir.DataType.INT64) if exact else rising
 
 
 def _selected(

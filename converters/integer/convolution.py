@@ -176,20 +176,14 @@ def _operands(inputs: Inputs) -> tuple[Quantized, Quantized, Quantized | None]:
     x, w, bias = (*inputs, None)[:3]
     if not (isinstance(x, Quantized) and isinstance(w, Quantized) and x.scale.size == 1):
         raise NotImplementedError("works on float32 numbers, not on codes")
-    if isinstance(bias, Reals):
-        return x, w, _bias_codes(bias.array, x, w)
+    if isinstance(bias, Reals):  # of whole steps (``--symmetric``): the codes that runtimes make of it again
+        step = np.broadcast_to((x.scale * w.scale).astype(np.float32), bias.array.shape)
+        codes = np.rint(bias.array / step.astype(np.float64))
+        if np.array_equal((codes * step).astype(np.float32), bias.array):
+            bias = Quantized(codes.astype(np.int32), step, np.zeros(step.shape, np.int32))
     if bias is not None and not isinstance(bias, Quantized):
         raise NotImplementedError("has a bias of float32 numbers")
     return x, w, bias
-
-
-def _bias_codes(bias: NDArray[Any], x: Quantized, w: Quantized) -> Quantized:
-    """A float32 bias of whole steps (``--symmetric``) as the codes that runtimes make of it again."""
-    step = np.broadcast_to((x.scale * w.scale).astype(np.float32), bias.shape)
-    codes = np.rint(bias / step.astype(np.float64))
-    if not np.array_equal((codes * step).astype(np.float32), bias):
-        raise NotImplementedError("has a bias of float32 numbers")
-    return Quantized(codes.astype(np.int32), step, np.zeros(step.shape, np.int32))
 
 
 def mat_mul_integer(_node: ir.Node, inputs: Inputs) -> Value:

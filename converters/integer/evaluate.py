@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters._ir import ir
+from converters.graph import constant_of
 from converters.integer import convolution, kernels
 from converters.integer.golden import NO_VECTOR, RawCodes, golden_image, make_vector
 from converters.integer.values import Quantized, Reals, Rounding, first_of, is_settled, quantize_value, reals_of
@@ -28,6 +28,7 @@ from converters.integer.values import Quantized, Reals, Rounding, first_of, is_s
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    import onnx_ir as ir
     from numpy.typing import NDArray
 
     from converters.integer.values import Inputs, Value
@@ -70,7 +71,7 @@ def evaluate(
     inexact: list[str] = []
     with np.errstate(all="ignore"):  # absurd scales overflow as they do in a runtime, which says nothing either
         for node in needed:
-            inputs = [_input(values, value) for value in node.inputs]
+            inputs = [None if value is None else _input(values, value) for value in node.inputs]
             if node.op_type == "QuantizeLinear":
                 codes, settled = _quantize(node, inputs, rounding or Rounding())
                 results: Sequence[Value] = [codes]
@@ -93,24 +94,18 @@ def _needed(graph: ir.Graph, wanted: set[str], fed: set[str]) -> list[ir.Node]:
         if outputs & missing:
             nodes.append(node)
             missing -= outputs
-            missing |= {
-                str(value.name)
-                for value in node.inputs
-                if value is not None and ir.convenience.get_const_tensor(value) is None
-            } - fed
+            missing |= {str(v.name) for v in node.inputs if v is not None and constant_of(v) is None} - fed
     if missing:
         raise NotEvaluatedError(f"values without a producer: {', '.join(sorted(missing))}")
     return nodes[::-1]
 
 
-def _input(values: Mapping[str, Value], value: ir.Value | None) -> Value | None:
-    if value is None:
-        return None
+def _input(values: Mapping[str, Value], value: ir.Value) -> Value:
     if str(value.name) in values:
         return values[str(value.name)]
-    constant = ir.convenience.get_const_tensor(value)
+    constant = constant_of(value)
     assert constant is not None, "what is not computed is constant"  # noqa: S101
-    return Reals(constant.numpy())
+    return Reals(constant)
 
 
 def _run(node: ir.Node, inputs: Inputs) -> Sequence[Value]:
@@ -196,19 +191,18 @@ def golden_vector(graph: ir.Graph, head: Sequence[str], spec: DetectorSpec) -> G
             return list(pool.map(lambda rounding: _head(graph, head, picture, rounding), roundings))
 
     (outputs, inexact), *moved = heads(Rounding(), *(Rounding(shift, shift) for shift in SHIFTS))
+    raw_codes = []
+    for output in outputs:
+        shift = 128 if output.codes.dtype == np.int8 else 0
+        codes = (output.codes[0].astype(np.int16) + shift).astype(np.uint8)
+        raw_codes.append(RawCodes(codes, np.float32(output.scale), int(output.zero_point) + shift))
     barely_moved = heads(*(Rounding(0.0, shift) for shift in SHIFTS)) if inexact else None
     return make_vector(
-        [_raw_codes(output) for output in outputs],
+        raw_codes,
         room_bytes=sum(value.const_value.nbytes for value in graph.initializers.values() if value.const_value),
         bound_lsb=0 if barely_moved is None else _largest_change(outputs, barely_moved),
         other_kernels_lsb=_largest_change(outputs, moved),
     )
-
-
-def _raw_codes(output: Quantized) -> RawCodes:
-    shift = 128 if output.codes.dtype == np.int8 else 0
-    codes = (output.codes[0].astype(np.int16) + shift).astype(np.uint8)
-    return RawCodes(codes, np.float32(output.scale), int(output.zero_point) + shift)
 
 
 def _largest_change(outputs: Sequence[Quantized], moved: Sequence[Head]) -> int:

@@ -175,7 +175,9 @@ def compare_head(head: NDArray[np.float32], vector: GoldenVector) -> Agreement:
         raise ValueError(
             f"{golden.size} golden codes, every {vector.stride}th, do not fit a head of {flat.size} values"
         )
-    scale, zero_point = _lattices(vector, flat.size)
+    scale, zero_point = np.full(flat.size, vector.scale, np.float32), np.full(flat.size, vector.zero_point, np.int32)
+    for part in vector.further:
+        scale[part.start :], zero_point[part.start :] = part.scale, part.zero_point
     steps = flat.astype(np.float64) / scale + zero_point
     codes = np.clip(np.rint(np.nan_to_num(steps)), 0, 255).astype(np.uint8)
     on_lattice = (codes.astype(np.int32) - zero_point).astype(np.float32) * scale == flat
@@ -191,11 +193,3 @@ def compare_head(head: NDArray[np.float32], vector: GoldenVector) -> Agreement:
         worst_lsb=float(np.where(np.isnan(distances), np.inf, distances).max(initial=0)),
         off_lattice=int((~on_lattice).sum()),
     )
-
-
-def _lattices(vector: GoldenVector, size: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """The scale and the zero-point of each value of a head, ``(size,)``."""
-    scale, zero_point = np.full(size, vector.scale, np.float32), np.full(size, vector.zero_point, np.int32)
-    for part in vector.further:
-        scale[part.start :], zero_point[part.start :] = part.scale, part.zero_point
-    return scale, zero_point

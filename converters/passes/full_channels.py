@@ -43,7 +43,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from converters.graph import GraphWriter, constant_at, constant_of, static_shape
+from converters.graph import OF_CODES, GraphWriter, constant_at, constant_of, static_shape
 from converters.passes.base import (
     Changed,
     DeclinedError,
@@ -67,9 +67,8 @@ BLOCK = 16  # channels of one step of the depthwise kernel
 FEWEST_CHANNELS = 8
 STEP = 4  # channels of the direct kernel
 FEWEST_PRODUCTS = 1_500_000  # multiply-accumulates from which it pays
-PAIRS = ("QuantizeLinear", "DequantizeLinear")
 SUMS = ("Add", "Mul")
-EACH_BY_ITSELF = frozenset({"Clip", "Relu", "LeakyRelu", "Sigmoid", "Add", "Mul", "MaxPool", "AveragePool", *PAIRS})
+EACH_BY_ITSELF = frozenset({"Clip", "Relu", "LeakyRelu", "Sigmoid", "Add", "Mul", "MaxPool", "AveragePool", *OF_CODES})
 Channels = list[tuple[ir.Value, int]]
 """Activations, and how many channels each has."""
 
@@ -151,7 +150,7 @@ def _take(region: _Region, node: ir.Node, value: ir.Value, channels: int) -> Cha
         raise DeclinedError(f"{node.op_type} {node.name} does not work on each channel by itself")
     constants = [constant_of(v) for v in node.inputs[1:] if v is not None]
     pair = link(node, node.op_type)
-    is_odd = node.op_type in PAIRS and (pair is None or pair.dtype != np.uint8)
+    is_odd = node.op_type in OF_CODES and (pair is None or pair.dtype != np.uint8)
     if is_odd or any(array is None or array.size != 1 for array in constants):
         raise DeclinedError(f"{node.name} has no single scale, or codes that are not uint8")
     return _around(node, channels)

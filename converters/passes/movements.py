@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from converters.graph import GraphWriter, constant_of
+from converters.graph import OF_CODES, GraphWriter, constant_of
 from converters.heads.base import is_raw_output
 from converters.integer.kernels import MOVERS
 from converters.passes.base import (
@@ -64,8 +64,11 @@ class CancelTransposes(Rewrite):
 
     def rewrite_at(self, graph: ir.Graph, node: ir.Node) -> Changed | None:
         """Remove a Transpose and its inverse in front of it."""
-        between = _links_before(node)
-        first = producer((between[0] if between else node).inputs[0])
+        between: list[ir.Node] = []  # the pairs in front of it, in execution order
+        first = producer(node.inputs[0])
+        while first is not None and first.op_type in OF_CODES and link(first, first.op_type) is not None:
+            between.insert(0, first)
+            first = producer(first.inputs[0])
         if first is None or first.op_type != "Transpose":
             return None
         perms = [n.attributes.get_ints("perm", []) for n in (first, node)]
@@ -76,16 +79,6 @@ class CancelTransposes(Rewrite):
         if _is_promised(node.outputs[0]) and not between:
             raise DeclinedError("the contract promises its result, and so its name")
         return Changed(f"{first.name} and {node.name}", _cancel(graph, first, between, node))
-
-
-def _links_before(transpose: ir.Node) -> list[ir.Node]:
-    """The per-tensor QuantizeLinear and DequantizeLinear nodes in front of a node, in execution order."""
-    links: list[ir.Node] = []
-    node = producer(transpose.inputs[0])
-    while node is not None and any(link(node, kind) for kind in ("QuantizeLinear", "DequantizeLinear")):
-        links.insert(0, node)
-        node = producer(node.inputs[0])
-    return links
 
 
 def _cancel(graph: ir.Graph, first: ir.Node, between: Sequence[ir.Node], second: ir.Node) -> tuple[Moved, ...]:
@@ -130,7 +123,10 @@ class ChannelChoice(Rewrite):
 
     def rewrite_at(self, graph: ir.Graph, value: ir.Value) -> Changed | None:
         """Rewrite the longest chain that ends in a picture."""
-        source, steps = _chain_to(value)
+        source = value
+        steps: Steps = []
+        while (segment := _segment(source)) is not None:  # as far back as they only move codes
+            source, steps = segment[0], segment[1] + steps
         if len(steps) < FEWEST or _goes_on(value):
             return None
         channels = _chosen_channels(source, steps)
@@ -138,15 +134,6 @@ class ChannelChoice(Rewrite):
             raise DeclinedError(f"its {len(steps)} steps do more than to choose channels")
         _replace(graph, source, value, channels)
         return Changed(f"{value.name}: {len(channels)} channels of {source.name}")
-
-
-def _chain_to(end: ir.Value) -> tuple[ir.Value, Steps]:
-    """The steps in front of ``end``, as far back as they only move codes, and the codes in front of them."""
-    source = end
-    steps: Steps = []
-    while (segment := _segment(source)) is not None:
-        source, steps = segment[0], segment[1] + steps
-    return source, steps
 
 
 def _segment(end: ir.Value) -> tuple[ir.Value, Steps] | None:

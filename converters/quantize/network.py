@@ -103,7 +103,13 @@ class Rewriter:
 
     def rewrite(self, network: ImportedNetwork) -> ImportedNetwork:
         """Write every node; returns the network with its new head and twins."""
-        self._write_pixels()
+        symmetric = self._options.symmetric
+        pixels = image_pixels(self._writer, self._image, self._options.batch_size, as_float=symmetric)
+        if self._pixels.are_codes and not symmetric:
+            params = self._params[self._rescaled]
+            self._codes[self._rescaled] = pixel_codes(self._writer, pixels, params, self._dtype, RESCALED)
+        else:
+            self._quantize(self._rescaled, rescaled_pixels(self._writer, pixels, self._image.rescaling))
         rescaling = nodes_before([self._rescaled])
         for node in self._graph:
             if node not in rescaling:
@@ -114,19 +120,10 @@ class Rewriter:
             network,
             outputs=outputs,
             twins={name: twin for name, twin in network.twins.items() if twin.onnx in kept},
-            quantization=f"int8 {self._options.quantize}{' symmetric' if self._options.symmetric else ''}",
+            quantization=f"int8 {self._options.quantize}{' symmetric' if symmetric else ''}",
             activations="int8" if self._dtype is np.int8 else "uint8",
             notes=(*network.notes, *self._notes),
         )
-
-    def _write_pixels(self) -> None:
-        symmetric = self._options.symmetric
-        pixels = image_pixels(self._writer, self._image, self._options.batch_size, as_float=symmetric)
-        if self._pixels.are_codes and not symmetric:
-            params = self._params[self._rescaled]
-            self._codes[self._rescaled] = pixel_codes(self._writer, pixels, params, self._dtype, RESCALED)
-        else:
-            self._quantize(self._rescaled, rescaled_pixels(self._writer, pixels, self._image.rescaling))
 
     def _write(self, node: ir.Node) -> None:
         output = node.outputs[0]
@@ -250,7 +247,14 @@ def quantize_network(
             f"`quantize` {options.quantize}: the source is quantised already ({network.quantization}); leave the "
             "option out, or give the float Keras or ONNX file"
         )
-    model = _calibration_model(writer, network.outputs)
+    for value in network.outputs:
+        value.type = ir.TensorType(ir.DataType.FLOAT)
+    writer.graph.outputs.extend(network.outputs)
+    model = ir.Model(writer.graph, ir_version=IR_VERSION, producer_name="xdet")
+    CancelTransposes()(model)
+    FoldAffine()(model)
+    common.RemoveUnusedNodesPass()(model)
+    infer_shapes(model)
     proto = ir.to_proto(model)
     ranges = observe_ranges(proto.SerializeToString(), spec.image, options.calibration, batch=options.fixed_batch)
     quantised = GraphWriter(str(writer.graph.name))
@@ -272,19 +276,6 @@ def _serialised(writer: GraphWriter, outputs: Sequence[ir.Value]) -> bytes:
     for value in network.outputs:
         value.type = ir.TensorType(ir.DataType.FLOAT)
     return bytes(ir.to_proto(ir.Model(network, ir_version=IR_VERSION)).SerializeToString())
-
-
-def _calibration_model(writer: GraphWriter, outputs: Sequence[ir.Value]) -> ir.Model:
-    """The float network, cleaned, with its raw outputs and every shape inferred."""
-    for value in outputs:
-        value.type = ir.TensorType(ir.DataType.FLOAT)
-    writer.graph.outputs.extend(outputs)
-    model = ir.Model(writer.graph, ir_version=IR_VERSION, producer_name="xdet")
-    CancelTransposes()(model)
-    FoldAffine()(model)
-    common.RemoveUnusedNodesPass()(model)
-    infer_shapes(model)
-    return model
 
 
 MOST_PHOTOGRAPHS = 32
