@@ -19,8 +19,8 @@ from converters.passes.depthwise import AverageAsConvolution, ShiftedRows
 from converters.passes.fold import FoldAffine, FoldPad
 from converters.passes.full_channels import FullChannels, FullOutputs
 from converters.passes.movements import CancelTransposes, ChannelChoice
-from converters.passes.signed_weights import SignedWeights
 from converters.passes.stems import StridedStem, WideStem
+from converters.passes.weights import SignedWeights
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -62,8 +62,15 @@ from converters.passes.base import (
     require_stated_padding,
     take_over,
 )
-from converters.passes.signed_weights import split_columns, zero_point_of
-from converters.passes.weights import codes_behind, convolved_anew, dequantized, is_depthwise, viewed
+from converters.passes.weights import (
+    codes_behind,
+    convolved_anew,
+    dequantized,
+    is_depthwise,
+    split_columns,
+    viewed,
+    zero_point_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

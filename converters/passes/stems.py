@@ -56,8 +56,15 @@ from converters.passes.base import (
     quantize_behind,
     take_over,
 )
-from converters.passes.signed_weights import split_rows, zero_point_of
-from converters.passes.weights import codes_behind, constants_behind, convolved_anew, node_of, viewed
+from converters.passes.weights import (
+    codes_behind,
+    constants_behind,
+    convolved_anew,
+    node_of,
+    split_rows,
+    viewed,
+    zero_point_of,
+)
 
 if TYPE_CHECKING:
     import onnx_ir as ir

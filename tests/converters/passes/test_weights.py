@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.passes import run_pipeline
-from converters.passes.signed_weights import SignedWeights, split_columns, split_rows
-from converters.passes.weights import constants_behind
+from converters.passes.weights import SignedWeights, constants_behind, split_columns, split_rows
 from converters.spec import TensorTwin
 from tests.converters.passes.networks import Convolution, assert_declined, assert_equal, run
 
