@@ -48,8 +48,9 @@ OPSET = 19  # while a graph is written; ``converters.opset`` decides what the fi
 IR_VERSION = 9
 
 
-Operand = ir.Value | tuple[NDArray[Any] | np.generic | list[int], str] | None
-"""What a node reads: a value, nothing, or a constant of its own with its name; a list is int64."""
+Numbers = NDArray[Any] | np.generic | list[int]
+Operand = ir.Value | tuple[Numbers, str] | None
+"""What a node reads: a value, nothing, or the numbers and the name of a constant."""
 
 
 class GraphWriter:
@@ -91,8 +92,9 @@ class GraphWriter:
         self.graph.inputs.append(value)
         return value
 
-    def constant(self, array: NDArray[Any] | np.generic, name: str) -> ir.Value:
-        """Add an initialiser holding ``array`` in its own dtype."""
+    def constant(self, numbers: Numbers, name: str) -> ir.Value:
+        """Add an initialiser holding an array in its own dtype, or a list as int64."""
+        array = np.array(numbers, np.int64) if isinstance(numbers, list) else numbers
         unique = self.unique(name)
         # not ir.tensor, which asks 0.1 ms long what kind of array it is
         tensor = ir.Tensor(np.ascontiguousarray(array) if np.ndim(array) else np.asarray(array), name=unique)
@@ -100,9 +102,6 @@ class GraphWriter:
         value = ir.Value(name=unique, type=kind, shape=shape, const_value=tensor)
         self.graph.register_initializer(value)
         return value
-
-    def _constant(self, numbers: NDArray[Any] | np.generic | list[int], name: str) -> ir.Value:
-        return self.constant(np.array(numbers, np.int64) if isinstance(numbers, list) else numbers, name)
 
     def op(self, op_type: str, inputs: Sequence[Operand], name: str, **attributes: Any) -> ir.Value:
         """Append a node of one output and return it; both carry ``name``."""
@@ -112,7 +111,7 @@ class GraphWriter:
         self, op_type: str, inputs: Sequence[Operand], names: Sequence[str], **attributes: Any
     ) -> Sequence[ir.Value]:
         """Append a node with one output per entry of ``names`` and return its outputs."""
-        operands = [self._constant(*operand) if isinstance(operand, tuple) else operand for operand in inputs]
+        operands = [self.constant(*operand) if isinstance(operand, tuple) else operand for operand in inputs]
         unique = [self.unique(name) for name in names]
         outputs = [ir.Value(name=name) for name in unique]
         node = ir.node(op_type, operands, attributes=attributes or None, outputs=outputs, name=unique[0])

@@ -192,7 +192,7 @@ def with_further_classes(
     most, width = rule.max_boxes(spec.thresholds.max_detections), spec.num_boxes + kept.padding
     length = width if kept.places is None else kept.places.count
     scores, boxes = _sort_candidates(writer, kept, length, (most, most), "head/best_boxes_scores")
-    axis = nodes.integers(writer, [2], "head/class_score_axis")
+    axis = writer.constant([2], "head/class_score_axis")
     table = nodes.append_boxes(writer, class_scores, kept.padding, 0.0, "head/class_scores_and_sentinel")
     own = nodes.gathered(writer, table, boxes, "head/class_scores_of_boxes")
     zero = writer.constant(np.float32(0), "head/no_class_score")
@@ -200,7 +200,7 @@ def with_further_classes(
     above = writer.op("Greater", [own, score_threshold], "head/class_is_above_threshold")
     own = writer.op("Where", [writer.op("And", [above, stays], "head/class_counts"), own, zero], "head/class_scores")
 
-    sizes = nodes.integers(writer, [-1, most, rule.classes_per_box], "head/best_classes_shape")
+    sizes = writer.constant([-1, most, rule.classes_per_box], "head/best_classes_shape")
     flat = writer.op("Reshape", [own, ([-1, num_classes], "head/box_rows")], "head/rows_of_classes")
     of_boxes, limits = replace(kept, scores=flat, places=None), (rule.classes_per_box, num_classes)
     best, classes = _sort_candidates(writer, of_boxes, num_classes, limits, "head/best_scores")
@@ -208,7 +208,7 @@ def with_further_classes(
     starts = writer.op("Unsqueeze", [writer.op("Mul", [boxes, count], "head/box_starts"), axis], "head/starts_of_boxes")
     classes = writer.op("Reshape", [classes, sizes], "head/further_classes")
     total = most * rule.classes_per_box
-    flat_sizes = nodes.integers(writer, [-1, total], "head/further_places_shape")
+    flat_sizes = writer.constant([-1, total], "head/further_places_shape")
     places = writer.op("Add", [classes, starts], "head/class_places")
     places = writer.op("Reshape", [places, flat_sizes], "head/further_places")
     scores = writer.op("Reshape", [best, flat_sizes], "head/further_scores")

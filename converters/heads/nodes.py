@@ -69,11 +69,6 @@ def concat(writer: GraphWriter, values: Sequence[ir.Value], name: str, *, axis: 
     return values[0] if len(values) == 1 else writer.op("Concat", values, name, axis=axis)
 
 
-def integers(writer: GraphWriter, numbers: Sequence[int], name: str) -> ir.Value:
-    """An int64 constant ``[len(numbers)]``: a shape, axes, sizes."""
-    return writer.constant(np.array(numbers, np.int64), name)
-
-
 def sliced(writer: GraphWriter, value: ir.Value, name: str, **bounds: Sequence[int]) -> ir.Value:
     """A part of a value: starts, ends and axes, by whatever names, which those of the constants end in."""
     return writer.op("Slice", [value, *(([*numbers], f"{name}:{role}") for role, numbers in bounds.items())], name)

@@ -200,7 +200,7 @@ def _best(
 ) -> tuple[ir.Value, Places]:
     """The best ``spec.num_candidates`` scores ``[N, C]``, none below the threshold, and where they are."""
     total, count = spec.num_boxes * spec.competing_classes, spec.num_candidates
-    limit = nodes.integers(writer, [count], "head/num_candidates")
+    limit = writer.constant([count], "head/num_candidates")
     size = max(n for n in range(1, GROUP + 1) if total % n == 0) if total >= MANY else 1
     picked, chosen, width, least = scores, None, total, score_threshold
     if size > 1:
