@@ -34,9 +34,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import gcd
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from converters._ir import ir
 from converters.graph import GraphWriter
@@ -79,26 +80,26 @@ def take_any_size(graph: ir.Graph, document: ModelDocument) -> ModelDocument:
 
 
 def _undo_letterbox(graph: ir.Graph, sides: Sides, image: ImageInput) -> None:
-    a = Arithmetic(GraphWriter.appending(graph))
+    nodes = Nodes(GraphWriter.appending(graph))
     outputs = {str(value.name): value for value in graph.outputs}
     real = [
-        [a.cast(side, ir.DataType.DOUBLE) for side in pair]
+        [Number(side.value, nodes).cast(ir.DataType.DOUBLE) for side in pair]
         for pair in ((sides.left, sides.top), (sides.width, sides.height))
     ]
-    start, size = (a.op("Concat", *pair, axis=0) for pair in real)
+    start, size = (node("Concat", *pair, axis=0) for pair in real)
     for name, inner in NETWORK_VALUES.items():
         if name not in outputs:
             continue
         value = outputs[name]
         _rename(value, inner)
-        points = a.reshape(a.cast(value, ir.DataType.DOUBLE), 1, value.shape[1], -1, 2)  # type: ignore[index,arg-type]  # static
-        points = a.op("Mul", points, a.constant([image.width, image.height], np.float64))
-        points = a.op("Div", a.op("Sub", points, start), size)
+        points = Number(value, nodes).cast(ir.DataType.DOUBLE).reshape(1, value.shape[1], -1, 2)  # type: ignore[index,arg-type]  # static
+        points = (points * np.array([image.width, image.height], np.float64) - start) / size
         if name == BOXES:
-            points = a.op("Min", a.op("Max", points, a.constant(0, np.float64)), a.constant(1, np.float64))
-        is_row = a.op("Less", a.constant(-1, np.int32), a.reshape(outputs[ROWS], 1, -1, 1, 1))
-        points = a.op("Where", is_row, a.cast(points, ir.DataType.FLOAT), a.constant(0, np.float32))
-        mapped = a.reshape(points, *value.shape)  # type: ignore[misc]  # static
+            points = node("Min", node("Max", points, np.float64(0)), np.float64(1))
+        padding = nodes.number(np.int32(-1))
+        is_row = node("Less", padding, Number(outputs[ROWS], nodes).reshape(1, -1, 1, 1))
+        points = node("Where", is_row, points.cast(ir.DataType.FLOAT), np.float32(0))
+        mapped = points.reshape(*value.shape).value  # type: ignore[misc]  # static
         _rename(mapped, name)
         mapped.type, mapped.shape = value.type, value.shape
         graph.outputs[list(graph.outputs).index(value)] = mapped
@@ -106,59 +107,90 @@ def _undo_letterbox(graph: ir.Graph, sides: Sides, image: ImageInput) -> None:
 
 def _rename(value: ir.Value, name: str) -> None:
     """A value and the node that computes it, which bears its name."""
-    node = value.producer()
-    assert node is not None, "computed"  # noqa: S101
-    value.name = node.name = name
+    writer = value.producer()
+    assert writer is not None, "computed"  # noqa: S101
+    value.name = writer.name = name
 
 
-class Arithmetic:
-    """Operators on values and numbers, named after ``ANY_SIZE``; constants are written once."""
+class Nodes:
+    """Where nodes are written, named after ``ANY_SIZE``; constants are written once."""
 
     def __init__(self, writer: GraphWriter) -> None:
-        self._writer = writer
+        self.writer = writer
         self._constants: dict[tuple[str, bytes, tuple[int, ...]], ir.Value] = {}
 
-    def constant(self, value: object, dtype: type[np.generic] = np.int64) -> ir.Value:
-        """A number or array as an initialiser."""
-        array = np.asarray(value, dtype)
+    def number(self, operand: Operand) -> Number:
+        """An operand as a value of the graph: an array as an initialiser, a whole number as an int64 ``[1]``."""
+        if isinstance(operand, Number):
+            return operand
+        array = np.array([operand], np.int64) if isinstance(operand, int) else np.asarray(operand)
         key = (array.dtype.str, array.tobytes(), array.shape)
         if key not in self._constants:
-            self._constants[key] = self._writer.constant(array, f"{ANY_SIZE}/constant")
-        return self._constants[key]
+            self._constants[key] = self.writer.constant(array, f"{ANY_SIZE}/constant")
+        return Number(self._constants[key], self)
 
-    def op(self, op_type: str, *operands: ir.Value | int, **attributes: Any) -> ir.Value:
-        """A node; a whole number is an int64 ``[1]``."""
-        values = [self.constant([value]) if isinstance(value, int) else value for value in operands]
-        return self._writer.op(op_type, values, f"{ANY_SIZE}/{op_type}", **attributes)
 
-    def cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+@dataclass(frozen=True, eq=False)
+class Number:
+    """A value of the graph as a number: what is computed with it becomes nodes. Integers are divided towards zero."""
+
+    __array_ufunc__: ClassVar = None  # numpy's scalars leave the arithmetic to this class
+    value: ir.Value
+    nodes: Nodes
+
+    def __add__(self, other: Operand) -> Number:
+        return node("Add", self, other)
+
+    def __sub__(self, other: Operand) -> Number:
+        return node("Sub", self, other)
+
+    def __rsub__(self, other: Operand) -> Number:
+        return node("Sub", other, self)
+
+    def __mul__(self, other: Operand) -> Number:
+        return node("Mul", self, other)
+
+    def __truediv__(self, other: Operand) -> Number:
+        return node("Div", self, other)
+
+    def cast(self, dtype: ir.DataType) -> Number:
         """The value in another dtype; fractions are cut."""
-        return self.op("Cast", value, to=int(dtype))
+        return node("Cast", self, to=int(dtype))
 
-    def reshape(self, value: ir.Value, *sizes: ir.Value | int) -> ir.Value:
+    def reshape(self, *sizes: Number | int) -> Number:
         """The value in another shape; sizes are numbers or int64 ``[1]``."""
         if all(isinstance(size, int) for size in sizes):
-            return self.op("Reshape", value, self.constant(sizes))
-        return self.op("Reshape", value, self.op("Concat", *sizes, axis=0))
+            return node("Reshape", self, np.array(sizes, np.int64))
+        return node("Reshape", self, node("Concat", *sizes, axis=0))
 
-    def count(self, number: ir.Value) -> ir.Value:
+    def transpose(self) -> Number:
+        """A matrix with rows and columns exchanged."""
+        return node("Transpose", self, perm=[1, 0])
+
+    def count(self) -> Number:
         """0 .. number - 1, int64."""
-        zero, one = self.constant(0), self.constant(1)
-        return self.op("Range", zero, self.op("Reshape", number, self.constant(np.empty(0))), one)
+        zero, one = (self.nodes.number(np.int64(n)) for n in (0, 1))
+        return node("Range", zero, node("Reshape", self, np.empty(0, np.int64)), one)
 
-    def thirds(self, value: ir.Value, size: int) -> Sequence[ir.Value]:
-        """The value ``[n, 3 * size, m]`` cut in three along its second axis."""
-        return self._writer.ops("Split", [value, self.constant([size] * 3)], [f"{ANY_SIZE}/part"] * 3, axis=1)
+
+Operand = Number | int | np.generic | NDArray[Any]
+
+
+def node(op_type: str, *operands: Operand, **attributes: Any) -> Number:
+    """The result of a node; at least one operand is of the graph already."""
+    nodes = next(operand.nodes for operand in operands if isinstance(operand, Number))
+    values = [nodes.number(operand).value for operand in operands]
+    return Number(nodes.writer.op(op_type, values, f"{ANY_SIZE}/{op_type}", **attributes), nodes)
 
 
 @dataclass(frozen=True, eq=False)
 class Sides:
     """Where a photograph stands in the network's picture, as int64 ``[1]`` each."""
 
-    left: ir.Value  # columns before it
-    top: ir.Value  # rows above it
-    width: ir.Value  # its columns there
-    height: ir.Value  # its rows there
+    left: Number  # columns before it
+    top: Number  # rows above it
+    width: Number  # its columns there
+    height: Number  # its rows there
 
 
 def network_picture(writer: GraphWriter, photograph: ir.Value, image: ImageInput) -> tuple[ir.Value, Sides | None]:
@@ -167,172 +199,151 @@ def network_picture(writer: GraphWriter, photograph: ir.Value, image: ImageInput
     Returns:
         The picture, uint8 ``[1, H, W, C]``; and of a letterbox where the photograph stands in it, else None.
     """
-    a = Arithmetic(writer)
-    shape = a.op("Shape", photograph)
-    height, width = (a.op("Gather", shape, place, axis=0) for place in (1, 2))
-    sides = None
+    nodes = Nodes(writer)
+    pixels, sides = Number(photograph, nodes), None
+    shape = node("Shape", pixels)
+    height, width = (node("Gather", shape, place, axis=0) for place in (1, 2))
     if image.resize == "nearest":
-        pixels = _nearest(a, photograph, (height, width), image)
+        pixels = _nearest(pixels, (height, width), image)
     elif image.resize == "bilinear":
-        targets = a.constant([image.height]), a.constant([image.width])
-        pixels = _bilinear(a, photograph, (height, width), targets)
+        pixels = _bilinear(pixels, (height, width), (nodes.number(image.height), nodes.number(image.width)))
     elif image.resize == "bilinear-antialias":
-        pixels = _antialiased(a, photograph, (height, width), image)
+        pixels = _antialiased(pixels, (height, width), image)
     else:
-        sides = _placement(a, height, width, image)
-        pixels = _bilinear(a, photograph, (height, width), (sides.height, sides.width))
-        pixels = _with_bars(a, pixels, sides, image)
-    return _in_colors(a, pixels, image), sides
+        sides = _placement(height, width, image)
+        pixels = _bilinear(pixels, (height, width), (sides.height, sides.width))
+        pixels = _with_bars(pixels, sides, image)
+    return _in_colors(pixels, image).value, sides
 
 
-def _nearest(a: Arithmetic, photograph: ir.Value, sizes: Sequence[ir.Value], image: ImageInput) -> ir.Value:
+def _nearest(photograph: Number, sizes: Sequence[Number], image: ImageInput) -> Number:
     rows, columns = (
-        a.op("Min", a.cast(_centres(a, size, a.constant([target])), ir.DataType.INT64), a.op("Sub", size, 1))
+        node("Min", _centres(size, size.nodes.number(target)).cast(ir.DataType.INT64), size - 1)
         for size, target in zip(sizes, (image.height, image.width), strict=True)
     )
-    lines = _turned(a, a.reshape(a.op("Gather", photograph, rows, axis=1), image.height, -1))
-    lines = a.op("Gather", a.reshape(lines, sizes[1], -1), columns, axis=0)  # [x; c, y]: whole columns, not pixels
-    return a.reshape(_turned(a, a.reshape(lines, -1, image.height)), 1, image.height, image.width, 3)
+    lines = node("Gather", photograph, rows, axis=1).reshape(image.height, -1).transpose()
+    lines = node("Gather", lines.reshape(sizes[1], -1), columns, axis=0)  # [x; c, y]: whole columns, not pixels
+    return lines.reshape(-1, image.height).transpose().reshape(1, image.height, image.width, 3)
 
 
-def _centres(a: Arithmetic, source: ir.Value, target: ir.Value) -> ir.Value:
+def _centres(source: Number, target: Number) -> Number:
     """(i + 0.5) * (source / target) of every result pixel, each step in float32, as the rule says."""
-    ratio = a.op("Div", a.cast(source, ir.DataType.FLOAT), a.cast(target, ir.DataType.FLOAT))
-    steps = a.cast(a.count(target), ir.DataType.FLOAT)
-    return a.op("Mul", a.op("Add", steps, a.constant(0.5, np.float32)), ratio)
+    ratio = source.cast(ir.DataType.FLOAT) / target.cast(ir.DataType.FLOAT)
+    return (target.count().cast(ir.DataType.FLOAT) + np.float32(0.5)) * ratio
 
 
-def _bilinear(a: Arithmetic, photograph: ir.Value, sizes: Sequence[ir.Value], targets: Sequence[ir.Value]) -> ir.Value:
-    (tops, bottoms, down), (lefts, rights, across) = (
-        _neighbours(a, source, target) for source, target in zip(sizes, targets, strict=True)
-    )
+def _bilinear(photograph: Number, sizes: Sequence[Number], targets: Sequence[Number]) -> Number:
+    (tops, bottoms, down), (lefts, rights, across) = map(_neighbours, sizes, targets)
     between = []
     for rows in (tops, bottoms):
-        lines = _turned(a, a.reshape(a.op("Gather", photograph, rows, axis=1), targets[0], -1))
-        lines = a.reshape(lines, sizes[1], -1)  # [x; c, y]: whole columns are gathered, not pixels
-        left, right = (a.cast(a.op("Gather", lines, columns, axis=0), ir.DataType.FLOAT) for columns in (lefts, rights))
-        mixed = _mixed(a, left, right, a.reshape(across, -1, 1))
-        between.append(a.reshape(mixed, -1, targets[0]))  # [x, c; y]
-    pixels = a.cast(a.op("Round", _mixed(a, between[0], between[1], down)), ir.DataType.UINT8)
-    return a.reshape(_turned(a, pixels), 1, *targets, 3)
+        lines = node("Gather", photograph, rows, axis=1).reshape(targets[0], -1).transpose()
+        lines = lines.reshape(sizes[1], -1)  # [x; c, y]: whole columns are gathered, not pixels
+        left, right = (node("Gather", lines, columns, axis=0).cast(ir.DataType.FLOAT) for columns in (lefts, rights))
+        weights = across.reshape(-1, 1)
+        between.append(((right - left) * weights + left).reshape(-1, targets[0]))  # [x, c; y]
+    upper, lower = between
+    pixels = node("Round", (lower - upper) * down + upper).cast(ir.DataType.UINT8)
+    return pixels.transpose().reshape(1, *targets, 3)
 
 
-def _neighbours(a: Arithmetic, source: ir.Value, target: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+def _neighbours(source: Number, target: Number) -> tuple[Number, Number, Number]:
     """The two source pixels of every result pixel along one axis, and the weight of the second, float32."""
-    centres = a.op("Sub", _centres(a, source, target), a.constant(0.5, np.float32))
-    floors, last = a.op("Floor", centres), a.op("Sub", source, 1)
+    centres = _centres(source, target) - np.float32(0.5)
+    floors, last = node("Floor", centres), source - 1
     low, high = (
-        a.op("Min", a.op("Max", a.cast(place, ir.DataType.INT64), 0), last) for place in (floors, a.op("Ceil", centres))
+        node("Min", node("Max", place.cast(ir.DataType.INT64), 0), last) for place in (floors, node("Ceil", centres))
     )
-    return low, high, a.op("Sub", centres, floors)
+    return low, high, centres - floors
 
 
-def _mixed(a: Arithmetic, first: ir.Value, second: ir.Value, weights: ir.Value) -> ir.Value:
-    """``(second - first) * weights + first``, each step in float32."""
-    return a.op("Add", a.op("Mul", a.op("Sub", second, first), weights), first)
-
-
-def _placement(a: Arithmetic, height: ir.Value, width: ir.Value, image: ImageInput) -> Sides:
+def _placement(height: Number, width: Number, image: ImageInput) -> Sides:
     """``ImageInput.placement``; ``round(n / 2 - 0.1)`` of a whole n is n / 2, cut."""
-    real = [a.cast(side, ir.DataType.DOUBLE) for side in (height, width)]
+    real = [side.cast(ir.DataType.DOUBLE) for side in (height, width)]
     network = image.height, image.width
-    ratios = [a.op("Div", a.constant([n], np.float64), side) for n, side in zip(network, real, strict=True)]
-    scale = a.op("Min", *ratios)
+    ratios = [node("Div", np.array([n], np.float64), side) for n, side in zip(network, real, strict=True)]
+    scale = node("Min", *ratios)
     inner, before = [], []
     for side, whole in zip(real, network, strict=True):
-        rounded = a.cast(a.op("Round", a.op("Mul", side, scale)), ir.DataType.INT64)
-        inner.append(a.op("Max", rounded, 1))
-        before.append(a.op("Div", a.op("Sub", whole, inner[-1]), 2))
+        inner.append(node("Max", node("Round", side * scale).cast(ir.DataType.INT64), 1))
+        before.append((whole - inner[-1]) / 2)
     return Sides(before[1], before[0], inner[1], inner[0])
 
 
-def _with_bars(a: Arithmetic, pixels: ir.Value, sides: Sides, image: ImageInput) -> ir.Value:
-    bottom, right = (
-        a.op("Sub", a.op("Sub", whole, inner), before)
-        for whole, inner, before in ((image.height, sides.height, sides.top), (image.width, sides.width, sides.left))
-    )
-    none = a.constant([0])
-    pads = a.op("Concat", none, sides.top, sides.left, none, none, bottom, right, none, axis=0)
-    padded = a.op("Pad", pixels, pads, a.constant(PADDING, np.uint8))
-    return a.reshape(padded, 1, image.height, image.width, 3)
+def _with_bars(pixels: Number, sides: Sides, image: ImageInput) -> Number:
+    bottom, right = image.height - sides.height - sides.top, image.width - sides.width - sides.left
+    pads = node("Concat", 0, sides.top, sides.left, 0, 0, bottom, right, 0, axis=0)
+    return node("Pad", pixels, pads, np.uint8(PADDING)).reshape(1, image.height, image.width, 3)
 
 
-def _antialiased(a: Arithmetic, photograph: ir.Value, sizes: Sequence[ir.Value], image: ImageInput) -> ir.Value:
+def _antialiased(photograph: Number, sizes: Sequence[Number], image: ImageInput) -> Number:
     height, width = sizes
-    rows, columns = a.constant([image.height]), a.constant([image.width])
-    shrink, narrow = a.op("Sub", height, rows), a.op("Sub", width, columns)
-    columns_first = a.op("Greater", shrink, a.op("Max", a.op("Mul", narrow, 2), 0))
+    rows, columns = (photograph.nodes.number(size) for size in (image.height, image.width))
+    columns_first = node("Greater", *(height - rows, node("Max", (width - columns) * 2, 0)))
     group = gcd(image.height, image.width, GROUP)
 
-    def chosen(if_columns: ir.Value | int, if_rows: ir.Value | int) -> ir.Value:
-        return a.op("Where", columns_first, if_columns, if_rows)
+    def chosen(if_columns: Number | int, if_rows: Number | int) -> Number:
+        return node("Where", columns_first, if_columns, if_rows)
 
     # rows (along the width) first: [y; x, c] -> [x, c; y], shrunk x -> [y; x, c], shrunk y
     # columns first: [y; x, c], shrunk y -> [x, c; y], shrunk x -> [y; x, c]
     source, target = chosen(height, width), chosen(rows, columns)
-    pixels = _turned(a, a.reshape(photograph, chosen(1, height), -1))
-    pixels = _pass(a, a.reshape(pixels, source, -1), source, target, group)
-    pixels = _turned(a, a.reshape(pixels, -1, chosen(a.op("Mul", width, 3), height)))
+    pixels = photograph.reshape(chosen(1, height), -1).transpose()
+    pixels = _pass(pixels.reshape(source, -1), source, target, group)
+    pixels = pixels.reshape(-1, chosen(width * 3, height)).transpose()
     source, target = chosen(width, height), chosen(columns, rows)
-    pixels = _pass(a, a.reshape(pixels, source, -1), source, target, group)
-    pixels = _turned(a, a.reshape(pixels, chosen(a.op("Mul", columns, 3), 1), -1))
-    return a.reshape(pixels, 1, image.height, image.width, 3)
+    pixels = _pass(pixels.reshape(source, -1), source, target, group)
+    pixels = pixels.reshape(chosen(columns * 3, 1), -1).transpose()
+    return pixels.reshape(1, image.height, image.width, 3)
 
 
-def _turned(a: Arithmetic, matrix: ir.Value) -> ir.Value:
-    return a.op("Transpose", matrix, perm=[1, 0])
-
-
-def _pass(a: Arithmetic, lines: ir.Value, source: ir.Value, target: ir.Value, group: int) -> ir.Value:
+def _pass(lines: Number, source: Number, target: Number, group: int) -> Number:
     """Shrink or stretch a matrix of ``source`` lines, uint8, to ``target`` lines, ``group`` of them from one window.
 
     Twice the target size times all places and widths are whole numbers: the middle of result line i is ``(2 i + 1) *
     source``, that of source line j ``(2 j + 1) * target``, and the triangle reaches ``2 * max(source, target)`` to
     either side.
     """
-    reach = a.op("Mul", a.op("Max", source, target), 2)
-    double = a.op("Mul", target, 2)
-    middles = a.op("Mul", a.op("Add", a.op("Mul", a.count(target), 2), 1), source)
-    middles = a.reshape(middles, -1, group)
-    first = a.op("Gather", middles, a.constant([0]), axis=1)
-    start = a.op("Div", a.op("Add", a.op("Sub", first, reach), target), double)
-    window = a.op("Add", a.op("Add", a.op("Mul", source, group - 1), reach), a.op("Sub", target, 1))
-    window = a.op("Min", a.op("Div", window, target), source)
-    places = a.op("Add", a.op("Max", start, 0), a.count(window))  # [groups, window]
-    picked = a.op("Gather", lines, a.op("Min", places, a.op("Sub", source, 1)), axis=0)
+    reach = node("Max", source, target) * 2
+    double = target * 2
+    middles = ((target.count() * 2 + 1) * source).reshape(-1, group)
+    first = node("Gather", middles, 0, axis=1)
+    start = (first - reach + target) / double
+    window = node("Min", (source * (group - 1) + reach + (target - 1)) / target, source)
+    places = node("Max", start, 0) + window.count()  # [groups, window]
+    picked = node("Gather", lines, node("Min", places, source - 1), axis=0)
 
-    taps = a.op("Mul", a.op("Add", a.op("Mul", places, 2), 1), target)
-    distance = a.op("Abs", a.op("Sub", a.reshape(taps, -1, 1, window), a.reshape(middles, -1, group, 1)))
-    overlap = a.op("Max", a.op("Sub", reach, distance), 0)
-    inside = a.cast(a.op("Less", places, source), ir.DataType.INT64)
-    overlap = a.op("Mul", overlap, a.reshape(inside, -1, 1, window))
-    return a.reshape(_weighted(a, picked, overlap, group), target, -1)
+    taps = (places * 2 + 1) * target
+    distance = node("Abs", taps.reshape(-1, 1, window) - middles.reshape(-1, group, 1))
+    overlap = node("Max", reach - distance, 0)
+    inside = node("Less", places, source).cast(ir.DataType.INT64)
+    overlap = overlap * inside.reshape(-1, 1, window)
+    return _weighted(picked, overlap, group).reshape(target, -1)
 
 
-def _weighted(a: Arithmetic, picked: ir.Value, overlap: ir.Value, group: int) -> ir.Value:
+def _weighted(picked: Number, overlap: Number, group: int) -> Number:
     """Pixels ``[groups, window, n]`` times overlaps ``[groups, group, window]`` in 22 bit fixed point, as uint8."""
-    total = a.op("ReduceSum", overlap, a.constant([2]))
+    total = node("ReduceSum", overlap, 2)
     parts, rest = [], overlap
     for bits in (7, 8):
-        scaled = a.op("Mul", rest, 1 << bits)
-        parts.append(a.op("Div", scaled, total))
-        rest = a.op("Sub", scaled, a.op("Mul", parts[-1], total))
-    parts.append(a.op("Div", a.op("Add", a.op("Mul", rest, 256), total), a.op("Mul", total, 2)))
-    weights = a.cast(a.op("Concat", *parts, axis=1), ir.DataType.UINT8)
-    sums = a.thirds(a.op("MatMulInteger", weights, picked), group)
-    high, middle = (
-        a.op("Mul", part, a.constant(1 << shift, np.int32)) for part, shift in zip(sums, (15, 7), strict=False)
+        scaled = rest * (1 << bits)
+        parts.append(scaled / total)
+        rest = scaled - parts[-1] * total
+    parts.append((rest * 256 + total) / (total * 2))
+    weights = node("Concat", *parts, axis=1).cast(ir.DataType.UINT8)
+    sums, nodes = node("MatMulInteger", weights, picked), picked.nodes
+    names, thirds = [f"{ANY_SIZE}/part"] * 3, nodes.number(np.array([group] * 3, np.int64))
+    high, middle, low = (
+        Number(part, nodes) for part in nodes.writer.ops("Split", [sums.value, thirds.value], names, axis=1)
     )
-    exact = a.op("Add", a.op("Add", high, middle), a.op("Add", sums[2], a.constant(1 << 21, np.int32)))
-    return a.cast(a.op("Div", exact, a.constant(1 << 22, np.int32)), ir.DataType.UINT8)
+    exact = high * np.int32(1 << 15) + middle * np.int32(1 << 7) + (low + np.int32(1 << 21))
+    return (exact / np.int32(1 << 22)).cast(ir.DataType.UINT8)
 
 
-def _in_colors(a: Arithmetic, pixels: ir.Value, image: ImageInput) -> ir.Value:
+def _in_colors(pixels: Number, image: ImageInput) -> Number:
     if image.color == "bgr":
-        return a.op("Gather", pixels, a.constant([2, 1, 0]), axis=3)
+        return node("Gather", pixels, np.array([2, 1, 0], np.int64), axis=3)
     if image.color == "grey":
-        luma = a.op("Mul", a.cast(pixels, ir.DataType.FLOAT), a.constant(LUMA, np.float32))
-        luma = a.op("Add", a.op("ReduceSum", luma, a.constant([3])), a.constant(32768, np.float32))
-        luma = a.op("Floor", a.op("Mul", luma, a.constant(1 / 65536, np.float32)))
-        return a.cast(luma, ir.DataType.UINT8)
+        luma = pixels.cast(ir.DataType.FLOAT) * np.array(LUMA, np.float32)
+        luma = node("ReduceSum", luma, 3) + np.float32(32768)
+        return node("Floor", luma * np.float32(1 / 65536)).cast(ir.DataType.UINT8)
     return pixels
