@@ -136,7 +136,6 @@ def without_densify(model: TfliteModel) -> TfliteModel:
 
 
 def _only_subgraph(root: Table) -> Table:
-    """The one subgraph of a schema-3 model."""
     version = root.integer("version")
     if version != SCHEMA_VERSION:
         raise UnsupportedModelError(
@@ -155,7 +154,6 @@ def _only_subgraph(root: Table) -> Table:
 
 
 def _read_code(table: Table) -> str:
-    """Name of an operator kind."""
     number = max(table.integer("deprecated_builtin_code"), table.integer("builtin_code"))
     if number < 0:
         raise table.damaged("builtin_code", f"operator number {number} does not exist")

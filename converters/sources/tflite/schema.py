@@ -77,14 +77,12 @@ METADATA_IMAGE = fields(color_space="int8")
 METADATA_NORMALISATION = fields(mean="vector:float32", std="vector:float32")
 
 _WINDOW = fields(padding="padding", stride_w="int32", stride_h="int32")
-_CONV_2D: Schema = {
-    **_WINDOW,
-    **fields(3, fused_activation="activation", dilation_w=("int32", 1), dilation_h=("int32", 1)),
+_DILATED: dict[str, str | tuple[str, float]] = {
+    "fused_activation": "activation",
+    "dilation_w": ("int32", 1),
+    "dilation_h": ("int32", 1),
 }
-_DEPTHWISE_CONV_2D: Schema = {
-    **_WINDOW,
-    **fields(4, fused_activation="activation", dilation_w=("int32", 1), dilation_h=("int32", 1)),
-}
+_CONV_2D, _DEPTHWISE_CONV_2D = ({**_WINDOW, **fields(first, **_DILATED)} for first in (3, 4))
 _POOL_2D: Schema = {**_WINDOW, **fields(3, filter_w="int32", filter_h="int32", fused_activation="activation")}
 _TRANSPOSE_CONV: Schema = {**_WINDOW, **fields(3, fused_activation="activation")}
 _FULLY_CONNECTED = fields(fused_activation="activation", weights_format="weights")
@@ -140,24 +138,17 @@ OPTIONS: Mapping[str, Options] = {
     "UNPACK": Options(64, fields(1, axis="int32")),
 }
 
-PADDINGS = ("SAME", "VALID")
-ACTIVATIONS = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6", "TANH", "SIGN_BIT")
-MIRRORS = ("REFLECT", "SYMMETRIC")
-WEIGHTS_FORMATS = ("DEFAULT", "SHUFFLED4x16INT8")
 QUANTIZATION_DETAILS = ("none", "custom", "blockwise", "multi-axis")
-
-DTYPES = (
-    *("float32", "float16", "int32", "uint8", "int64", "string", "bool", "int16", "complex64", "int8", "float64"),
-    *("complex128", "uint64", "resource", "variant", "uint32", "uint16", "int4", "bfloat16", "int2", "uint4"),
-    *("float8_e4m3fn", "float8_e5m2"),
-)
-
 WORDS: Mapping[str, tuple[str, ...]] = {
-    "padding": PADDINGS,
-    "activation": ACTIVATIONS,
-    "mirror": MIRRORS,
-    "weights": WEIGHTS_FORMATS,
-    "dtype": DTYPES,
+    "padding": ("SAME", "VALID"),
+    "activation": ("NONE", "RELU", "RELU_N1_TO_1", "RELU6", "TANH", "SIGN_BIT"),
+    "mirror": ("REFLECT", "SYMMETRIC"),
+    "weights": ("DEFAULT", "SHUFFLED4x16INT8"),
+    "dtype": (
+        *("float32", "float16", "int32", "uint8", "int64", "string", "bool", "int16", "complex64", "int8", "float64"),
+        *("complex128", "uint64", "resource", "variant", "uint32", "uint16", "int4", "bfloat16", "int2", "uint4"),
+        *("float8_e4m3fn", "float8_e5m2"),
+    ),
 }
 
 _OPERATOR_NAMES = """

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.sources.tflite.schema import ACTIVATIONS, DTYPES, MIRRORS, OPERATORS, OPTIONS, PADDINGS, WEIGHTS_FORMATS
+from converters.sources.tflite.schema import OPERATORS, OPTIONS, WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,7 +72,6 @@ ATTRIBUTES = {
     "filter_w": "filterWidth",
     "fused_activation": "fusedActivationFunction",
 }
-WORDS = {"padding": PADDINGS, "activation": ACTIVATIONS, "mirror": MIRRORS, "weights": WEIGHTS_FORMATS, "dtype": DTYPES}
 
 
 class TfliteBuilder:
@@ -112,7 +111,7 @@ class TfliteBuilder:
         """Add a tensor without a value; one zero-point serves all scales."""
         tensor = self.schema.TensorT()
         tensor.name, tensor.shape, tensor.shapeSignature = name, list(shape), signature
-        tensor.type = DTYPES.index(dtype)
+        tensor.type = WORDS["dtype"].index(dtype)
         if scale is not None:
             scales = np.atleast_1d(np.asarray(scale, np.float32))
             tensor.quantization = self.schema.QuantizationParametersT()

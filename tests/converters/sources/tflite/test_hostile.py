@@ -112,7 +112,7 @@ def shared_tensors(
     sizes = builder.CreateNumpyVector(np.array(shape, np.int32))
     content = builder.CreateByteVector(value) if value is not None else None
     bindings.TensorStart(builder)
-    bindings.TensorAddType(builder, schema.DTYPES.index("bool"))
+    bindings.TensorAddType(builder, schema.WORDS["dtype"].index("bool"))
     bindings.TensorAddName(builder, text)
     bindings.TensorAddShape(builder, sizes)
     tensor = bindings.TensorEnd(builder)

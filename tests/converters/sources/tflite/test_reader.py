@@ -59,7 +59,7 @@ def test_the_embedded_tensors_hold_what_the_schema_bindings_find(embedded_bytes:
     for tensor, expected in zip(model.tensors, truth.subgraphs[0].tensors, strict=True):
         assert tensor.name == expected.name.decode()
         assert tensor.shape == tuple(expected.shape)
-        assert schema.DTYPES.index(tensor.dtype) == expected.type
+        assert schema.WORDS["dtype"].index(tensor.dtype) == expected.type
         stored = truth.buffers[expected.buffer].data
         assert (tensor.data is None) == (stored is None)
         if tensor.data is not None:
@@ -200,7 +200,7 @@ def test_options_have_the_numbers_of_the_schema() -> None:
     numbers = {name: n for name, n in vars(bindings.BuiltinOperator).items() if isinstance(n, int)}
     assert {name: i for i, name in enumerate(schema.OPERATORS)} == numbers
     types = {name.lower(): n for name, n in vars(bindings.TensorType).items() if isinstance(n, int)}
-    assert {name: i for i, name in enumerate(schema.DTYPES)} == types
+    assert {name: i for i, name in enumerate(schema.WORDS["dtype"])} == types
 
 
 def test_new_and_custom_operators_keep_a_name() -> None:
