@@ -249,8 +249,8 @@ def read_members(data: bytes, where: str) -> dict[str, bytes]:
             if unknown:
                 raise SourceFileError(f"{where}: unknown members {unknown}; a Keras file has {members}")
             if sorted(names) != sorted(LIMITS):
-                found = ", ".join(names) or "nothing"
-                raise SourceFileError(f"{where}: expected each of {members} once, found {found}")
+                listed = ", ".join(names) or "nothing"
+                raise SourceFileError(f"{where}: expected each of {members} once, found {listed}")
             for info in infos:
                 _require_small(info, len(data), most, where)
             return {info.filename: _read(archive, info, where) for info in infos}

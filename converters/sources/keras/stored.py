@@ -188,7 +188,6 @@ def _entry(layer: Mapping[str, Any], file: str) -> Entry:
 
 
 def _inputs(layer: Mapping[str, Any], name: str, file: str) -> list[str]:
-    """Names of the layers that one reads."""
     nodes = layer.get("inbound_nodes") or []
     if not isinstance(nodes, list):
         raise SourceFileError(f"{file}: layer {name!r}: expected a list of inbound_nodes, found {nodes!r:.60}")

@@ -138,7 +138,6 @@ _RELU = Row(
 
 
 def _row(handler: Handler, signature: Signature, *cases: Case, **more: Any) -> Row:
-    """A row, by its cases one after the other."""
     return Row(handler, signature, cases, **more)
 
 
@@ -404,7 +403,7 @@ OPERATORS: Mapping[str, Row] = {
     "TILE": _moved(moving.tile, Signature((2, 2), ranks=((1, 1),))),
     "SPLIT": _moved(moving.split, Signature((2, 2), outputs=(1, MANY))),
     "PACK": _moved(moving.pack, Signature((1, MANY))),
-    "UNPACK": _moved(moving.unpack, Signature((1, 1), outputs=(1, MANY))),
+    "UNPACK": _moved(moving.split, Signature((1, 1), outputs=(1, MANY))),
     "DEPTH_TO_SPACE": replace(_moved(moving.regroup, _BLOCKS), keeps_scale=True),
     "SPACE_TO_DEPTH": replace(_moved(moving.regroup, _BLOCKS), keeps_scale=True),
     "SHAPE": _row(

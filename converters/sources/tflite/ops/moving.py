@@ -279,34 +279,25 @@ def pack(context: ImportContext) -> None:
 
 
 def split(context: ImportContext) -> None:
-    """SPLIT into equal parts."""
-    source, parts = context.op.inputs[1], len(context.op.outputs)
-    source_axis = context.source_axis(source, int(context.constant_of(0).reshape(-1)[0]))
-    axis, size = context.axis(source, source_axis), context.shape(source)[source_axis]
-    if size % parts:
-        raise SourceFileError(f"{context.where} splits {size} values into {parts} equal parts")
-    for index, real in zip(context.op.outputs, _split(context, source, axis, size // parts, "float"), strict=True):
+    """SPLIT into equal parts, and UNPACK into one result per position of an axis, which goes."""
+    op, parts, unpacks = context.op, len(context.op.outputs), context.op.op == "UNPACK"
+    source = op.inputs[0 if unpacks else 1]
+    stated = context.int_option("axis") if unpacks else context.integers_of(0)[0]
+    shape, source_axis = context.shape(source), context.source_axis(source, stated)
+    axis, (size, rest) = context.axis(source, source_axis), divmod(shape[source_axis], parts)
+    if unpacks and shape[source_axis] != parts:
+        raise SourceFileError(f"{context.where} unpacks {shape[source_axis]} values into {parts}")
+    if rest:
+        raise SourceFileError(f"{context.where} splits {shape[source_axis]} values into {parts} equal parts")
+    sizes = context.initializer(np.full(parts, size, np.int64), "sizes")
+    names = [f"{context.names[index]}/{'slice' if unpacks else 'float'}" for index in op.outputs]
+    results = context.writer.ops("Split", [context.moved_float_of(source), sizes], names, axis=axis)
+    for index, part in zip(op.outputs, results, strict=True):
+        real = part
+        if unpacks:
+            single = (*shape[:source_axis], 1, *shape[source_axis + 1 :])
+            real = context.reshape(part, single, context.shape(index), f"{context.names[index]}/float")
         context.close(real, index)
-
-
-def unpack(context: ImportContext) -> None:
-    """UNPACK: one result per position of an axis, which goes."""
-    source, shape = context.source, context.shape(context.source)
-    source_axis = context.source_axis(source, context.int_option("axis"))
-    axis = context.axis(source, source_axis)
-    if shape[source_axis] != len(context.op.outputs):
-        raise SourceFileError(f"{context.where} unpacks {shape[source_axis]} values into {len(context.op.outputs)}")
-    with_axis = (*shape[:source_axis], 1, *shape[source_axis + 1 :])
-    for index, real in zip(context.op.outputs, _split(context, source, axis, 1, "slice"), strict=True):
-        name = f"{context.names[index]}/float"
-        context.close(context.reshape(real, with_axis, context.shape(index), name), index)
-
-
-def _split(context: ImportContext, source: int, axis: int, size: int, suffix: str) -> Sequence[ir.Value]:
-    """A tensor in parts of one size, one for each output."""
-    sizes = context.initializer(np.full(len(context.op.outputs), size, np.int64), "sizes")
-    names = [f"{context.names[index]}/{suffix}" for index in context.op.outputs]
-    return context.writer.ops("Split", [context.moved_float_of(source), sizes], names, axis=axis)
 
 
 def tile(context: ImportContext) -> None:
