@@ -24,12 +24,13 @@ PADS = frozenset({"PAD", "PADV2"})  # may stand within a convolution, whose pads
 def compare_wiring(context: StaticComparison, layers: Sequence[SourceLayer]) -> None:
     """Compare what every value is computed of with what its tensor is; a value and its views are one."""
     values = {layer.name: _viewed(context, context.value_of(layer.name)) for layer in layers}
-    inputs = {_viewed(context, context.picture), *(values[layer.name] for layer in layers if not layer.reads)}
-    carriers, by_name = {*values.values(), *inputs} - {""}, {layer.name: layer for layer in layers}
+    judged = {_viewed(context, context.picture), *(values[layer.name] for layer in layers if not layer.reads)}
+    carriers, by_name = {*values.values(), *judged} - {""}, {layer.name: layer for layer in layers}
     for layer in layers:
         value = values[layer.name]
-        if value in inputs or value not in context.graph.producers:
+        if value in judged or value not in context.graph.producers:
             continue
+        judged.add(value)  # with the first of the tensors that share it
         actual = _values_before(context, value, carriers)
         expected, unpadded = (_tensors_before(layer, values, by_name, through) for through in (frozenset(), PADS))
         if layer.operator in COMMUTATIVE:
