@@ -109,6 +109,7 @@ def network_pairs(context: StaticComparison) -> Iterator[Pair]:
 
 
 AVERAGES = frozenset({"AveragePool", "ReduceMean", "Resize", "GlobalAveragePool"})
+VIEWS = frozenset({"Reshape", "Transpose"})  # between an average and what writes its codes
 TIE_ROOM = 2.0**-14
 RESCALED = frozenset({"CONCATENATION", "LOGISTIC", "RELU", "RELU6", "RELU_N1_TO_1"})
 MOVES = frozenset(
@@ -130,7 +131,7 @@ def _prove(context: TfliteComparison, pair: Pair, owners: tuple[int, ...]) -> bo
         return reader is not None and any(
             proof(context, pair, reader, owners) for ops, proof in PROOFS_BY_READER if reader.op in ops
         )
-    average = writer_past(context.graph, node.inputs[0], ("Reshape",))
+    average = writer_past(context.graph, node.inputs[0], VIEWS)
     before = context.graph.producers.get(average.inputs[0]) if average and average.op in AVERAGES else None
     # what the average's own DequantizeLinear proves holds for the QuantizeLinear behind it
     return before is not None and before.op == "DequantizeLinear" and _ratio_kept(context, before, pair)
@@ -208,7 +209,7 @@ def _prove_scale(context: TfliteComparison, index: int, operator: str, written: 
 
 def _prove_average(context: TfliteComparison, pair: Pair, average: Node, owners: tuple[int, ...]) -> bool:
     behind = context.graph.only_reader(average.outputs[0])
-    while behind is not None and behind.op == "Reshape":
+    while behind is not None and behind.op in VIEWS:
         behind = context.graph.only_reader(behind.outputs[0])
     written = pair_of(context, behind)
     if written is None or written.node.op != "QuantizeLinear" or not _ratio_kept(context, pair.node, written):

@@ -236,8 +236,10 @@ def _owners_before(context: TfliteComparison, codes: str, visited: set[str]) -> 
 
 def _owners_behind(context: TfliteComparison, codes: str, visited: set[str]) -> tuple[int, ...]:
     """From a value in front of a clamp, or of a change between uint8 and int8, to the codes behind it."""
-    for dequantize in context.graph.readers(codes):
-        clip = context.graph.only_reader(dequantize.outputs[0]) if dequantize.outputs else None
+    for reader in context.graph.readers(codes):
+        if reader.op == "Clip":  # of the codes themselves
+            return owners_of(context, reader.outputs[0], visited)
+        clip = context.graph.only_reader(reader.outputs[0]) if reader.outputs else None
         if clip is not None and clip.op == "QuantizeLinear":
             return owners_of(context, clip.outputs[0], visited)
         quantize = context.graph.only_reader(clip.outputs[0]) if clip and clip.op in MOVERS else None

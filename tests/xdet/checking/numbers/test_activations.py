@@ -1,4 +1,4 @@
-"""A LeakyReLU that stands as a sum is proven by its 256 codes, and a wrong number in it is named."""
+"""Numbers of a LeakyReLU as a sum, or around an average, are proven; a wrong number is named."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import onnx
 import pytest
 
 from converters.convert import convert_to_bytes
+from converters.description.statements import SourceOptions
 from converters.options import ConvertOptions
+from tests.converters.sources.tflite.builder import TfliteBuilder
 from tests.xdet.checking import faults
 from xdet.checking.numbers import check_static
 from xdet.checking.pair import open_pair
@@ -91,3 +93,32 @@ def test_a_wrong_number_in_a_sum_is_named(judge: Judge, edit: faults.Edit, cause
     (finding,) = part.findings
     assert (finding.cause, finding.layer) == (cause, faults.LEAKY7)
     assert words in finding.message
+
+
+def averaged(op: str, read: tuple[float, int], written: tuple[float, int], **options: Any) -> bytes:
+    """An image of codes, and the average of its windows of 2 x 2 or over its height and width."""
+    b = TfliteBuilder()
+    x = b.input("image", (1, 4, 4, 3), "uint8", *read)
+    axes = [] if options else [b.constant(np.array([1, 2], np.int32))]
+    y = b.op(op, [x, *axes], (1, 2, 2, 3) if options else (1, 3), "uint8", *written, name="y", **options)
+    return b.build([y])
+
+
+WINDOW = {"filter_height": 2, "filter_width": 2, "stride_h": 2, "stride_w": 2, "padding": "VALID"}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        averaged("AVERAGE_POOL_2D", (0.05773367, 57), (0.05773367, 57), fused_activation="RELU", **WINDOW),
+        averaged("MEAN", (0.5422227382659912, 255), (0.5422227382659912, 255)),
+    ],
+    ids=["between a clamp of codes", "behind a transposition"],
+)
+def test_numbers_around_an_average_are_proven(tmp_path: Path, data: bytes) -> None:
+    source, model = tmp_path / "average.tflite", tmp_path / "average.onnx"
+    source.write_bytes(data)
+    model.write_bytes(convert_to_bytes(source, ConvertOptions(source=SourceOptions(head="none"), target="cpu")).model)
+    part, proven = check_static(open_pair(model, source))
+    assert part.findings == ()
+    assert any("commutes with the shift and scaling" in change.proof for change in proven)
