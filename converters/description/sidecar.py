@@ -41,7 +41,7 @@ from converters.description.values import (
 )
 from converters.errors import LISTED, SourceFileError, list_some, quote_some
 from converters.heads import HEADS
-from converters.heads.grids import AnchorHead, YoloV3
+from converters.heads.grids import AnchorHead, row_of
 from converters.heads.yolo_v2 import YoloV2
 from converters.spec import SIDECAR_SUFFIX, Anchors, Color, Rescaling, ResizeRule
 
@@ -227,7 +227,7 @@ def _number(data: Mapping[str, object], key: str, where: str) -> float:
 def sidecar_data(description: SourceDescription, folder: Path) -> dict[str, Any]:
     """The keys and values of a sidecar."""
     spec, stated = description.spec, description.stated_by
-    data: dict[str, Any] = {"head": "none" if spec.head is None or not spec.gives_boxes else spec.head.kind}
+    data: dict[str, Any] = {"head": "none" if spec.head is None or not spec.gives_boxes else row_of(spec.head)}
     if spec.class_names and stated["class_names"] != ASSUMED:
         data["class_names"] = list(spec.class_names)
     if isinstance(spec.head, YoloV2):
@@ -239,8 +239,6 @@ def sidecar_data(description: SourceDescription, folder: Path) -> dict[str, Any]
         data["anchor_unit"] = "pixel"
         if any(grid.xy_scale != 1 for grid in finest_first):
             data["scale_x_y"] = [grid.xy_scale for grid in finest_first]
-    if isinstance(spec.head, YoloV3) and spec.head.class_activation == "softmax" and spec.gives_boxes:
-        data["head"] = "st_yolo_x"
     if stated["rescaling"] not in (ASSUMED, INPUT):
         data["rescaling"] = {"scale": spec.image.rescaling.scale, "offset": spec.image.rescaling.offset}
     for name in ("resize", "color"):

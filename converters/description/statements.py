@@ -19,6 +19,7 @@ from converters.description.values import StatedUnit, check_class_names, located
 from converters.errors import OptionError, SourceFileError, attempt_all
 from converters.heads import HEADS, recognise, require_fit
 from converters.heads.base import lists_to_tuples
+from converters.heads.grids import AnchorHead, row_of
 from converters.heads.yolo_v2 import Anchors, YoloV2, describe_fit, fitting_counts, grid_of
 from converters.spec import (
     Color,
@@ -133,34 +134,59 @@ def describe_source(path: Path, facts: SourceFacts, options: SourceOptions) -> S
 class Statements:
     """What is stated of a detector, complete or not; None where nobody states it.
 
-    Anchors have a unit, and are stated of heads with a grid alone; a quantised input states its rescaling by itself.
+    Anchors have a unit, and are those of a YOLO v2 head; what is stated of other anchors, or of priors, is read as a
+    ``head``. A quantised input states its rescaling by itself.
     """
 
     anchors: Anchors | None
+    lacks_unit: bool  # anchors are stated, but not in which unit
+    head: Head | None
     class_names: tuple[str, ...] | None
     rescaling: Rescaling | None
     resize: ResizeRule | None
     color: Color | None
 
 
-def find_statements(
-    path: Path, facts: SourceFacts, options: SourceOptions, grid_hw: tuple[int, int] | None
-) -> Statements:
-    """What options, yaml, sidecar and model file state, to compare it with a detector that is known.
+def find_statements(path: Path, facts: SourceFacts, options: SourceOptions, head: Head | None) -> Statements:
+    """What options, yaml, sidecar and model file state, to compare it with a detector whose head is known.
 
-    ``grid_hw`` are rows and columns of the head that the anchors belong to, None where it has none. Raises
-    SourceFileError and UnsupportedModelError as ``describe_source``.
+    Raises OptionError where the options' anchors or priors do not fit the head; SourceFileError and
+    UnsupportedModelError as ``describe_source``.
     """
     statements = AllStatements.of_file(path, facts, options)
     _check_input_shape(facts, statements.config)
-    anchors = statements.anchors_or_default
+    anchors, settled = statements.anchors_or_default, None
+    if isinstance(head, YoloV2) and anchors is not None:
+        settled = statements.settled_anchors(anchors, (head.grid_h, head.grid_w))
     return Statements(
-        anchors=None if anchors is None or grid_hw is None else statements.settled_anchors(anchors, grid_hw),
+        anchors=settled,
+        lacks_unit=isinstance(head, YoloV2) and anchors is not None and settled is None,
+        head=_stated_head(statements, head),
         class_names=statements.value("class_names"),
         rescaling=statements.rescaling(),
         resize=statements.value("resize"),
         color=statements.color(),
     )
+
+
+def _stated_head(statements: AllStatements, head: Head | None) -> Head | None:
+    """Anchors of several grids, or priors, as they are stated, in a head of this one's kind; None where they are not.
+
+    What sidecar and yaml state may be half of it, and the conversion's options were the other; half of it from the
+    caller is refused, with what it lacks.
+    """
+    if head is None or (row := HEADS[row_of(head)]).misfit(statements.facts, by_name=True) is not None:
+        return None
+    has_anchors = isinstance(head, AnchorHead) and statements.anchors_or_default is not None
+    has_priors = head.asks_for_priors(statements.facts) and statements.priors.priors is not None
+    if not (has_anchors or has_priors):
+        return None
+    try:
+        return row.from_statements(statements)
+    except OptionError:
+        if statements.options.anchors is not None or statements.options.priors != PriorStatement():
+            raise
+        return None
 
 
 def describe(statements: AllStatements) -> SourceDescription:

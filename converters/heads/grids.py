@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from converters.description.values import StatedAnchors, StatedUnit
     from converters.facts import SourceFacts
     from converters.graph import GraphWriter
+    from converters.heads.base import Head
 
 ClassActivation = Literal["sigmoid", "softmax"]
 MOST_LEVELS = 3
@@ -263,6 +264,11 @@ class StYoloX(YoloV3):
         """A softmax over the classes, and anchors in cells; see ``Head``."""
         facts, (grids, classes) = statements.facts, cls._levels_of(statements)
         return YoloV3(grids, classes, (float(facts.width), float(facts.height)), class_activation="softmax")
+
+
+def row_of(head: Head) -> str:
+    """The row of ``HEADS`` that makes such a head: its kind, but for what ``--head st_yolo_x`` makes."""
+    return "st_yolo_x" if isinstance(head, YoloV3) and head.class_activation == "softmax" else head.kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from converters.heads.yolo_v2 import YoloV2
 from converters.sources import SOURCES
 from converters.spec import THRESHOLD_INPUTS
 from xdet.errors import UsageError, converter_errors
@@ -106,7 +105,5 @@ def _stated(
 ) -> Statements:
     from converters.description.statements import SourceOptions, find_statements
 
-    head = document.spec.head
-    grid_hw = (head.grid_h, head.grid_w) if isinstance(head, YoloV2) else None
     with converter_errors():
-        return find_statements(source.path, facts, source_options or SourceOptions(), grid_hw)
+        return find_statements(source.path, facts, source_options or SourceOptions(), document.spec.head)

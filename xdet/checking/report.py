@@ -60,8 +60,9 @@ ADVICE = {
     "wiring": "a tool changed what an operator reads: convert again, and leave the graph alone",
     "anchors": "correct --anchors, or the source's sidecar",
     "anchor-unit": "correct --anchor-unit, or the source's sidecar",
+    "priors": "correct --priors, --prior-format, --variances or --score-activation, or the source's sidecar",
     "classes": "correct --classes, or the source's sidecar",
-    "image-input": "correct the source's sidecar (rescaling, resize), or convert again",
+    "image-input": "correct --rescaling, --resize or --color, or the source's sidecar, or convert again",
     "thresholds": "convert again with --score-threshold and --iou-threshold",
     "thresholds-swapped": "convert again: the two thresholds have changed places",
     "colour-order": "feed RGB, and convert again: the graph reads BGR",
@@ -85,9 +86,12 @@ CHANGE_CAUSES = {
 # What states a fact of the source, by the names of CheckResult.uncompared.
 STATED_BY = {
     "anchors": "--anchors with --anchor-unit",
+    "anchor-unit": "--anchor-unit",
+    "priors": "--priors",
     "classes": "--classes",
     "rescaling": "--rescaling",
     "resize": "--resize",
+    "color": "--color",
 }
 MOST_LINES = 12  # of changes on a terminal; the JSON has all
 STRIPS = ("accumulated", "local", "kernel")

@@ -36,7 +36,7 @@ Status = Literal["passed", "tolerated", "failed", "skipped"]
 # What a finding blames. docs/check.md tells of each what it means and what to do.
 Cause = Literal[
     "another-source", "weight", "bias", "scale", "zero-point", "padding", "attributes", "slope", "float-convolution",
-    "missing-tensor", "anchors", "anchor-unit", "classes", "image-input", "thresholds", "thresholds-swapped",
+    "missing-tensor", "anchors", "anchor-unit", "priors", "classes", "image-input", "thresholds", "thresholds-swapped",
     "colour-order", "layer", "iou-rule", "rows", "resize", "tolerance", "wiring",
 ]  # fmt: skip
 ChangeKind = Literal["lost", "new", "moved"]
@@ -217,8 +217,9 @@ class CheckResult:
         proven: deliberate differences.
         missing: runtimes without a result.
         versions: package -> version, of what ran.
-        uncompared: what the model says of the detector and nobody states of the source: ``"anchors"``, ``"classes"``,
-            ``"rescaling"``, ``"resize"``.
+        uncompared: what the model says of the detector and nobody states of the source: ``"anchors"``,
+            ``"anchor-unit"`` (of anchors that are stated), ``"priors"``, ``"classes"``, ``"rescaling"``, ``"resize"``,
+            ``"color"`` (other than RGB).
         output_uncompared: why the model's output is not compared with the source's, which are not the same numbers;
             None where it is.
         layers: every tensor of the source beside its twin, over the first images; None where it was not asked for.

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from converters.heads.grids import AnchorHead
+from converters.heads.ssd import Ssd
 from converters.heads.yolo_v2 import YoloV2
 from converters.spec import THRESHOLD_INPUTS
 from xdet.checking.numbers.comparison import StaticComparison
@@ -22,6 +24,7 @@ from xdet.checking.result import Cause, Finding, PartVerdict, ProvenChange
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from converters.heads.base import Head
     from converters.spec import DetectorSpec
     from xdet.checking.pair import OpenedPair
 
@@ -66,11 +69,17 @@ def _source_faults(pair: OpenedPair) -> Iterator[tuple[Cause, str]]:
 def uncompared(pair: OpenedPair) -> tuple[str, ...]:
     """What the model says of the detector and nobody states of the source."""
     spec, stated = pair.document.spec, pair.stated
+    takes_anchors = spec.head is not None and bool(spec.head.anchor_units)
+    takes_priors = spec.head is not None and spec.head.asks_for_priors(pair.origin.facts)
+    has_list = stated.anchors is not None or stated.head is not None
     facts = {
-        "anchors": isinstance(spec.head, YoloV2) and stated.anchors is None,
+        "anchors": takes_anchors and not has_list and not stated.lacks_unit,
+        "anchor-unit": takes_anchors and stated.lacks_unit,
+        "priors": takes_priors and stated.head is None,
         "classes": bool(spec.class_names) and stated.class_names is None,
         "rescaling": stated.rescaling is None,
         "resize": stated.resize is None,
+        "color": spec.image.color != "rgb" and stated.color is None,  # rgb is what every source has unless it says so
     }
     return tuple(name for name, missing in facts.items() if missing)
 
@@ -79,6 +88,8 @@ def _description_faults(spec: DetectorSpec, pair: OpenedPair) -> Iterator[tuple[
     stated, image = pair.stated, spec.image
     if isinstance(spec.head, YoloV2) and stated.anchors is not None:
         yield from _anchor_faults(spec.head, replace(spec.head, anchors=stated.anchors))
+    if spec.head is not None and stated.head is not None:
+        yield from _head_faults(spec.head, stated.head)
     if stated.class_names and spec.class_names and spec.class_names != stated.class_names:
         message = f"the source says {list(stated.class_names)}, the model {list(spec.class_names)}"
         yield "classes", f"class names: {message}"
@@ -105,6 +116,26 @@ def _anchor_faults(model: YoloV2, source: YoloV2) -> Iterator[tuple[Cause, str]]
         return
     message = f"the source says {theirs.sizes_wh} in {theirs.unit}s, the model {ours.sizes_wh} in {ours.unit}s"
     yield "anchors", f"anchors: {message}"
+
+
+def _head_faults(model: Head, source: Head) -> Iterator[tuple[Cause, str]]:
+    """Faults of anchors of several grids, and of priors: the first that differs stands for all."""
+    if isinstance(model, AnchorHead) and isinstance(source, AnchorHead):
+        for ours, theirs in zip(model.grids, source.grids, strict=False):  # another source may have others
+            if not _are_close(ours.anchors_px, theirs.anchors_px) or ours.xy_scale != theirs.xy_scale:
+                says = [f"{grid.anchors_px} in pixels, scale_x_y {grid.xy_scale:g}" for grid in (theirs, ours)]
+                what = f"anchors of the grid {ours.rows} x {ours.columns}"
+                yield "anchors", f"{what}: the source says {says[0]}, the model {says[1]}"
+                return
+    if isinstance(model, Ssd) and isinstance(source, Ssd):
+        for name in ("coding", "yx_first", "scales", "activation"):
+            if getattr(model, name) != getattr(source, name):
+                message = f"the source says {getattr(source, name)}, the model {getattr(model, name)}"
+                yield "priors", f"{name} of the SSD head: {message}"
+        for index, (prior, stated) in enumerate(zip(model.priors or (), source.priors or (), strict=False)):
+            if prior != stated:
+                yield "priors", f"prior {index}: the source says {stated}, the model {prior}"
+                return
 
 
 def _are_close(one: Sizes, other: Sizes) -> bool:
