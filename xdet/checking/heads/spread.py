@@ -191,6 +191,8 @@ def why_not_exact(document: ModelDocument, source: SourceGraph | None) -> str | 
     """Why ONNX Runtime's heads need not equal XNNPACK's; None where they must."""
     if source is None or document.activations == "float32":
         return "no pair is declared exact: the source has no integers to reproduce"
+    if document.is_taken_over:
+        return "no pair is declared exact: tf2onnx wrote the graph, which follows the real functions"
     if document.leaky_relu != "litert":
         return "no pair is declared exact: converted with --leaky-relu float, which follows the real functions"
     if document.arithmetic != "litert":
