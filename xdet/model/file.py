@@ -8,7 +8,6 @@ graph may run.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -100,6 +99,8 @@ def read_model(path: Path) -> bytes:
 
 def hash_model(data: bytes) -> str:
     """SHA-256 of a model's bytes, as hex digits: how reports name a model."""
+    import hashlib  # not for every start: it loads OpenSSL
+
     return hashlib.sha256(data).hexdigest()
 
 

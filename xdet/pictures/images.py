@@ -9,7 +9,6 @@ process have ``LARGEST_PIXELS`` together at most. One that has more is refused; 
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import struct
@@ -118,6 +117,8 @@ def walk_images(folder: Path, *, recursive: bool = False, without: Path | None =
 
 def hash_file(path: Path, largest: int = LARGEST_PICTURE) -> str:
     """The SHA-256 of a photograph's file, hex digits; nothing where it is gone or unreadable: reading it tells why."""
+    import hashlib  # not for every start: it loads OpenSSL
+
     try:
         with open_regular(path, largest) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
