@@ -225,6 +225,7 @@ ONNX_VARINTS = frozenset((1, 5))
 ONNX_MESSAGES = frozenset((2, 3, 4, 6, 7, 8, 14, 20, 25, 26))
 ONNX_GRAPH = 7
 ONNX_METADATA = (14, 2)
+FINISHED = "onnx"  # the format of finished models, which are no sources
 DOCUMENT_ENTRY = b"\n\x04xdet"  # how an entry with the key of our document begins
 ONNX_MAX_IR_VERSION = 127
 ONNX_MAX_FIELDS = 4096  # that many may stand before the graph; exporters write fewer than ten

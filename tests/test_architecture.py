@@ -122,6 +122,7 @@ def test_what_every_detector_loads_is_light() -> None:
         "concurrent.futures",
         "hashlib",
         "xdet.writing.files",
+        "converters.sources",
         *heads,
     )
     assert imported_by("import xdet, xdet.runtimes.ort_session\nxdet.Detector", heavy) == []

@@ -12,7 +12,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from converters.sources import FINISHED, SOURCES
+from converters.files import FINISHED
+from converters.sources import SOURCES
 from xdet.bench import BenchOptions, run_benchmark
 from xdet.bench.report import HEADERS, benchmark_rows, machine_text, noise_lines
 from xdet.detection.detector import Detector

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.errors import ContractError, OptionError, SourceFileError
-from converters.files import is_finished, is_h5, is_keras, is_onnx, is_tflite, read_model_bytes
+from converters.files import FINISHED, is_finished, is_h5, is_keras, is_onnx, is_tflite, read_model_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -140,8 +140,6 @@ SOURCES: Mapping[str, Source] = {
     ),
 }
 """A new format is a row here, the files behind it, and its name in a row of ``xdet.runtimes.table`` that runs it."""
-FINISHED = "onnx"
-"""The format of finished models, which are no sources."""
 
 
 def sniff_format(data: bytes) -> str | None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from converters.errors import OptionError, OutputError, SourceFileError
 from converters.files import (
+    FINISHED,
     HDF5_SIGNATURE,
     LARGEST_MODEL,
     ONNX_MAX_FIELDS,
@@ -27,7 +28,7 @@ from converters.files import (
     write_output,
     write_whole,
 )
-from converters.sources import FINISHED, SOURCES, read_source, sniff_format
+from converters.sources import SOURCES, read_source, sniff_format
 from converters.spec import METADATA_KEY
 
 needs_links = pytest.mark.skipif(

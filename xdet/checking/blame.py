@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.sources import FINISHED
+from converters.files import FINISHED
 from xdet.checking.heads.spread import FLOAT_BOUND, distance, half_bound
 from xdet.checking.layers import compare_layers, first_divergence
 from xdet.checking.result import Finding, PartVerdict

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import counted
-from converters.sources import FINISHED
+from converters.files import FINISHED
 from xdet.checking.tolerance import tolerance_text
 from xdet.runtimes.table import usual_runtime
 from xdet.writing.blocks import Cell, Folded, Items, Report, Section, Strips, Table, Text, Verdict, Wrong

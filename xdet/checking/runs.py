@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from converters.files import FINISHED
 from converters.heads.base import BatchDetections
-from converters.sources import FINISHED
 from converters.spec import Thresholds
 from xdet.checking.result import Finding, MissingRuntime
 from xdet.checking.runtimes import OpenRuntimes, runs_here, suggest_runtimes

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from converters.sources import FINISHED
+from converters.files import FINISHED
 from xdet.checking.result import MissingRuntime, NodePlacement
 from xdet.errors import RuntimeCrashedError, UsageError, XdetError
 from xdet.model.file import read_document

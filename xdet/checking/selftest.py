@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Literal
 
+from converters.files import FINISHED
 from converters.integer.golden import GENERATOR, NO_VECTOR, Agreement, compare_head, golden_image
-from converters.sources import FINISHED
 from converters.spec.document import INT8_ENTRY
 from xdet.errors import ModelError
 from xdet.model.file import read_document, read_model_file

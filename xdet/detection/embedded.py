@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from converters.sources import FINISHED
+from converters.files import FINISHED
 from converters.spec.contract import UINT8_MAX_ONNXRUNTIME, is_older
 from xdet import __version__
 from xdet.errors import ModelError, RuntimeUnavailableError

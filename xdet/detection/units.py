@@ -16,9 +16,10 @@ from PIL import Image, ImageDraw, ImageFont
 from converters.convert import convert_to_bytes
 from converters.description.statements import SourceOptions
 from converters.errors import OptionError, counted
+from converters.files import FINISHED
 from converters.heads.nms import decode_head, detect_from_head
 from converters.options import ConvertOptions
-from converters.sources import FINISHED, describe, open_source
+from converters.sources import describe, open_source
 from xdet.detections import Detections
 from xdet.errors import DataError
 from xdet.model.file import ModelFile

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import ConversionError
-from converters.sources import FINISHED, SOURCES, sniff_format
+from converters.files import FINISHED
+from converters.sources import SOURCES, sniff_format
 from converters.spec import METADATA_KEY, ModelDocument
 from xdet.errors import ModelError, RuntimeUnavailableError
 from xdet.inspection.costs import TensorSummary, Totals, best_peak, plain_peak_bytes

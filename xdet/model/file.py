@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from converters.files import read_model_bytes
-from converters.sources import FINISHED, sniff_format
+from converters.files import FINISHED, is_finished, read_model_bytes
 from converters.spec import METADATA_KEY, ModelDocument
 from xdet.errors import ModelError, UsageError
 from xdet.model.wire import GRAPH, INITIALIZER, NODE, fields, messages, read_metadata, text
@@ -42,7 +41,7 @@ class ModelFile:
 
     path: Path  # the file, as the caller named it; a source's sidecar lies beside it
     data: bytes  # its bytes; the beginning where no format is known
-    format: str | None  # FINISHED or a row of SOURCES, both of converters.sources; None where no format is known
+    format: str | None  # FINISHED or a row of converters.sources.SOURCES; None where no format is known
 
     @property
     def is_finished(self) -> bool:
@@ -62,7 +61,16 @@ def read_model_file(path: Path) -> ModelFile:
         ModelError: as ``read_model``.
     """
     data = read_model(path)
-    return ModelFile(path, data, sniff_format(data))
+    return ModelFile(path, data, _tell_format(data))
+
+
+def _tell_format(data: bytes) -> str | None:
+    """As ``sniff_format``, whose table is not loaded for a finished model."""
+    if is_finished(data):
+        return FINISHED
+    from converters.sources import sniff_format
+
+    return sniff_format(data)
 
 
 def require_source(models: Sequence[Path], source_options: object) -> None:
@@ -72,7 +80,7 @@ def require_source(models: Sequence[Path], source_options: object) -> None:
         UsageError: something is said, and none of the files is a source.
         ModelError: as ``read_model``.
     """
-    if source_options is not None and all(sniff_format(read_model(path)) == FINISHED for path in models):
+    if source_options is not None and all(is_finished(read_model(path)) for path in models):
         listed = ", ".join(f"'{path}'" for path in models)
         raise UsageError(
             f"{listed}: a finished model describes itself; `classes`, `resize` and the like are about sources: convert "
@@ -87,7 +95,7 @@ def read_model(path: Path) -> bytes:
         ModelError: missing, no regular file, unreadable, empty, or larger than any model can be.
     """
     try:
-        data = read_model_bytes(path, sniff_format)
+        data = read_model_bytes(path, _tell_format)
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
         reason = getattr(error, "strerror", None) or error
         advice = "" if ";" in str(reason) else "; check the path"

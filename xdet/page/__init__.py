@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import counted
-from converters.files import read_regular
-from converters.sources import FINISHED
+from converters.files import FINISHED, read_regular
 from converters.spec import ImageInput, ModelDocument, Rescaling
 from xdet.errors import DataError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.model.file import ModelFile, read_document, read_model_file

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.sources import FINISHED
+from converters.files import FINISHED
 from converters.spec import (
     DETECTION_OUTPUTS,
     IMAGE,

@@ -17,8 +17,9 @@ from converters.convert import convert_to_bytes
 from converters.description.sidecar import find_sidecar
 from converters.description.statements import SourceOptions
 from converters.errors import ContractError, OptionError, SourceFileError
+from converters.files import FINISHED
 from converters.options import ConvertOptions
-from converters.sources import FINISHED, SOURCES, Later, describe, open_source
+from converters.sources import SOURCES, Later, describe, open_source
 from converters.spec import EvaluationSettings, RawOutput
 from tests.converters.sources.tflite.networks import HEAD_CHANNELS, NetworkBuilder
 

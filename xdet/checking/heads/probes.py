@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from converters.files import FINISHED
 from converters.heads.arithmetic import centers_and_sizes, iou_xyxy
 from converters.heads.base import join_outputs
 from converters.heads.nms import MAX_CANDIDATES, decode_head, detect_from_head
 from converters.heads.yolo_v2 import YoloV2, decode_scores
-from converters.sources import FINISHED
 from converters.spec import Thresholds
 from xdet.checking.runs import Work, run_finished
 from xdet.model.file import ModelFile

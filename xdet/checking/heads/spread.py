@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.sources import FINISHED
+from converters.files import FINISHED
 from converters.sources.tflite.operators import case_of
 from xdet.checking.result import Finding, HeadDistance, HistogramBar, PartVerdict
 from xdet.runtimes.table import usual_runtime

@@ -13,8 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 from converters.convert import convert_to_bytes
 from converters.description.statements import SourceOptions
 from converters.errors import ConversionError, OptionError, SourceFileError, UnsupportedModelError
+from converters.files import FINISHED
 from converters.options import ConvertOptions
-from converters.sources import FINISHED, sniff_format
+from converters.sources import sniff_format
 from converters.sources.onnx.importer import summarise_quantization
 from converters.sources.onnx.network import facts_from_onnx, fixed_graph
 from converters.sources.onnx.reader import read_onnx
