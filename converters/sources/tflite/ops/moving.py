@@ -79,15 +79,6 @@ def strided_index(context: ImportContext) -> tuple[AxisIndex, ...]:
     return tuple(index)
 
 
-def axis_ranges(index: Sequence[AxisIndex], shape: Sequence[int]) -> list[range]:
-    """The source positions that are taken along each source axis."""
-    entries = [entry for entry in index if entry is not None]
-    return [
-        range(*entry.indices(size)) if isinstance(entry, slice) else range(entry % size, entry % size + 1)
-        for entry, size in zip(entries, shape, strict=True)
-    ]
-
-
 def _axes(index: Sequence[AxisIndex]) -> int:
     return sum(entry is not None for entry in index)
 
@@ -148,7 +139,12 @@ def transpose(context: ImportContext) -> None:
 
 def strided_slice(context: ImportContext) -> None:
     """STRIDED_SLICE: an ONNX Slice over the axes that lose values, then a reshape for axes that come or go."""
-    _take(context, axis_ranges(strided_index(context), context.shape(context.source)))
+    entries = [entry for entry in strided_index(context) if entry is not None]
+    ranges = [
+        range(*entry.indices(size)) if isinstance(entry, slice) else range(entry % size, entry % size + 1)
+        for entry, size in zip(entries, context.shape(context.source), strict=True)
+    ]
+    _take(context, ranges)
 
 
 def slice_operator(context: ImportContext) -> None:
