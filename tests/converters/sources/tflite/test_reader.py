@@ -194,12 +194,16 @@ def test_a_missing_options_table_gives_the_defaults_of_an_empty_one(op: str) -> 
     assert read(build(with_table=False)).operators == read(build(with_table=True)).operators
 
 
+def numbers_of(enumeration: type) -> dict[str, int]:
+    """Members of a class of constants, without ``__firstlineno__``, which classes have since Python 3.13."""
+    return {name: n for name, n in vars(enumeration).items() if isinstance(n, int) and not name.startswith("_")}
+
+
 def test_options_have_the_numbers_of_the_schema() -> None:
     for op, options in schema.OPTIONS.items():
         assert options.union in vars(bindings.BuiltinOptions).values(), op
-    numbers = {name: n for name, n in vars(bindings.BuiltinOperator).items() if isinstance(n, int)}
-    assert {name: i for i, name in enumerate(schema.OPERATORS)} == numbers
-    types = {name.lower(): n for name, n in vars(bindings.TensorType).items() if isinstance(n, int)}
+    assert {name: i for i, name in enumerate(schema.OPERATORS)} == numbers_of(bindings.BuiltinOperator)
+    types = {name.lower(): number for name, number in numbers_of(bindings.TensorType).items()}
     assert {name: i for i, name in enumerate(schema.WORDS["dtype"])} == types
 
 
