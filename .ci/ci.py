@@ -5,9 +5,9 @@
 2. makes a virtual environment there and runs each ``pip install`` line of README.md in it, exactly as written;
 3. installs what pip cannot: qemu-user, Chromium and libonnxruntime-dev through apt-get (where ``CI=true`` and we are
    root), ONNX Runtime for Node and the web through npm, Triton's client into an environment of its own;
-4. installs into other environments, tries the README's commands there and runs their tests: beside the OpenVINO
-   execution provider, whose wheel replaces onnxruntime, beside the oldest onnxruntime that pyproject.toml allows, and
-   beside none; with OpenCV, tract, TVM and IREE;
+4. installs into other environments, tries the README's commands there and runs their tests: on the newest Python that
+   is here beside the one that runs this; beside the OpenVINO execution provider, whose wheel replaces onnxruntime,
+   beside the oldest onnxruntime that pyproject.toml allows, and beside none; with OpenCV, tract, TVM and IREE;
 5. runs ``.ci/gate``, then the mutants of ``tests/fuzz``, the tests with Ray, then the emulator tests, whose summary is
    the last line.
 
@@ -162,6 +162,32 @@ def install_triton_client(venv: Path, scratch: Path, env: dict[str, str]) -> Non
     env["XDET_TRITONCLIENT"] = python
 
 
+def newest_python() -> str | None:
+    """The newest Python that is installed beside this one, also where pyenv hides it; None where there is none."""
+    for minor in range(14, sys.version_info.minor, -1):
+        ask = [f"python3.{minor}", "-c", "import sys; print(sys.executable)"]
+        told = {**os.environ, "PYENV_VERSION": f"3.{minor}"}
+        if shutil.which(ask[0]):
+            answer = subprocess.run(ask, env=told, check=False, capture_output=True, text=True)
+            if answer.returncode == 0:
+                return answer.stdout.strip()
+    return None
+
+
+def check_newest_python(scratch: Path, sources: Path, env: dict[str, str]) -> None:
+    """The demo, and the tests that need no more than LiteRT, on the newest Python."""
+    newest, venv = newest_python(), scratch / "venv-newest-python"
+    if newest is None:
+        say("not found: a newer Python than this one; its tests are skipped")
+        return
+    must([newest, "-m", "venv", str(venv)], scratch, env)
+    binaries = venv / ("Scripts" if os.name == "nt" else "bin")
+    tools = ("hypothesis", "pytest", "pytest-xdist")
+    must([str(binaries / "python"), "-m", "pip", "install", "-q", ".[cpu,litert]", *tools], sources, env)
+    must([str(binaries / "xdet"), "demo", "--output", str(scratch / "demo-newest-python")], sources, env)
+    must([str(binaries / "python"), "-m", "pytest", "-q", "tests/converters", "tests/xdet"], sources, env)
+
+
 def check_compilers(scratch: Path, sources: Path, env: dict[str, str]) -> None:
     """Run the contract of all runtimes and optimisers on what nobody's environment has: compilers, OpenCV."""
     venv = scratch / "venv-compilers"
@@ -227,6 +253,7 @@ def main(scratch: Path) -> None:
         env["XDET_SHARED"] = str(shared)
     else:
         say(f"not found: the shared photographs ({shared}); the tests marked 'shared' are skipped")
+    check_newest_python(scratch, sources, env)
     check_other_onnxruntimes(scratch, sources, env)
     check_compilers(scratch, sources, env)
     must([python, ".ci/gate"], sources, env)
