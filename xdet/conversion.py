@@ -100,7 +100,7 @@ def convert(
             meets numbers that float16 cannot hold on probe pictures, and on ``calibration`` where that is given.
         freeze_thresholds: write the thresholds as constants instead of optional inputs.
         any_size: take photographs of any size: the resize rule is in the file ([any size](docs/any-size.md)).
-        quantize: quantise a Keras source to int8, with one weight scale per output channel or per tensor.
+        quantize: quantise a float Keras or ONNX source to int8, with one weight scale per output channel or per tensor.
         symmetric: with ``quantize``: int8 activations, every zero-point 0, biases in float32, as TensorRT and many NPUs
             demand.
         calibration: photographs for that: a folder, or files; at least 8, better 50 to 500 of what it will see.

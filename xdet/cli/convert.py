@@ -47,9 +47,9 @@ class Converting:
         float16: Weights and activations of a float network in float16; the head stays float32.
         freeze_thresholds: Thresholds as constants, not optional inputs.
         any_size: Take photographs of any size: the resize rule is in the file.
-        quantize: Quantise a Keras model to int8, by calibration; some NPUs run per-tensor faster.
+        quantize: Quantise a float Keras or ONNX model to int8, by calibration; some NPUs run per-tensor faster.
         symmetric: With --quantize: all zero-points 0, as TensorRT and many NPUs demand.
-        calibration DIR: Photographs that tell the ranges, for --quantize.
+        calibration DIR: Photographs that tell the ranges, for --quantize and --float16.
         percentile F: Share of values that ranges keep, such as 99.99 [default: all].
         opset N: ONNX opset of the file, 13 to 22 [default: the lowest that fits].
         importer: tf2onnx: fallback for TFLite operators that the native importer lacks.

@@ -188,7 +188,7 @@ def describe(
     Where facts are missing it tells what is known all the same, writes nothing, and exits with 3.
 
     Options:
-        source: A source model: TFLite or Keras.
+        source: A source model: TFLite, Keras or ONNX.
         output FILE.json: Write the facts as a sidecar; as <stem>.xdet.json beside the model every command finds them.
 
     Examples:
@@ -201,9 +201,9 @@ def describe(
     from converters.errors import IncompleteError
     from xdet.conversion import describe as describe_model
 
-    stated, files = describing.options(), describing.files()
+    source_options, files = describing.options(), describing.files()
     try:
-        description = describe_model(source, source_options=stated, output=output, force=force, inputs=files)
+        description = describe_model(source, source_options=source_options, output=output, force=force, inputs=files)
     except IncompleteError as error:
         _print_facts(error.known)
         raise
