@@ -69,13 +69,13 @@ class AllStatements:
 
     def values(self, name: str) -> list[tuple[Any, str]]:
         """The values of one of ``OPTIONS``, each with who states it; the first is followed."""
-        stated = [
+        statements = [
             (getattr(self.options, name), OPTIONS[name]),
             (getattr(self.config, name), self._where_config),
             (getattr(self.sidecar, name), self.where_sidecar),
             *((getattr(part, name), part.where) for part in self.facts.metadata),
         ]
-        return [(value, where) for value, where in stated if value is not None]
+        return [(value, where) for value, where in statements if value is not None]
 
     def value(self, name: str) -> Any:
         """What is followed; None where nobody states it."""
@@ -126,8 +126,8 @@ class AllStatements:
         """The priors that are stated, for a picture of the network's size, else a constant of the file; or None."""
         if self.priors.priors is not None:
             return read_priors(self.priors.priors, (self.facts.width, self.facts.height))
-        own = self.facts.priors
-        return None if own is None else Priors(np.array(own), None, None, "its own priors")
+        constant = self.facts.priors
+        return None if constant is None else Priors(np.array(constant), None, None, "its own priors")
 
     def unit_of(self, anchors: StatedAnchors) -> StatedUnit | None:
         """The unit of a list, from wherever it comes; None where nobody states it."""
@@ -161,14 +161,14 @@ class AllStatements:
 
     def color(self) -> Color | None:
         """What the channels are; a picture of one channel is grey, whoever says nothing."""
-        channels, stated = self.facts.channels, self.value("color")
-        if stated is not None and (stated == "grey") != (channels == 1):
-            wanted = "--color grey" if channels == 1 else "--color rgb or bgr"
+        channels, color = self.facts.channels, self.value("color")
+        if color is not None and (color == "grey") != (channels == 1):
+            advice = "--color grey" if channels == 1 else "--color rgb or bgr"
             raise OptionError(
-                f"'{self.facts.file}' takes pictures of {channels} channels, which are not {stated}: give {wanted}, or "
+                f"'{self.facts.file}' takes pictures of {channels} channels, which are not {color}: give {advice}, or "
                 "correct color where it is stated"
             )
-        return "grey" if channels == 1 else stated
+        return "grey" if channels == 1 else color
 
     @property
     def names_of_people(self) -> tuple[str, ...] | None:
@@ -198,8 +198,8 @@ class AllStatements:
 
     def all_notes(self) -> tuple[str, ...]:
         """What the file's metadata state, and where they contradict somebody else or the file."""
-        own = (note for part in self.facts.metadata for note in part.notes)
-        return (*own, *self._followed(), *self._sizes(), *self.notes)
+        of_metadata = (note for part in self.facts.metadata for note in part.notes)
+        return (*of_metadata, *self._followed(), *self._sizes(), *self.notes)
 
     def stated_by(self) -> dict[str, str]:
         """Picture and classes: fact -> who states it, ``ASSUMED`` where nobody does."""
@@ -240,23 +240,23 @@ class AllStatements:
     def _followed(self) -> Iterator[str]:
         followed: dict[str, list[str]] = {}
         for name in OPTIONS:
-            stated = self.values(name)
-            if not stated or (name == "rescaling" and self.is_quantised):
+            values = self.values(name)
+            if not values or (name == "rescaling" and self.is_quantised):
                 continue
-            first, who = stated[0]
+            first, who = values[0]
             if self._is_inside(who):
                 followed.setdefault(who, []).append(f"{TITLES[name]} {_shown(first)}")
-            for value, where in stated[1:]:
+            for value, where in values[1:]:
                 if self._is_inside(where) and not _same(value, first):
                     yield f"{TITLES[name]}: {who} is followed, though {where} says {_shown(value)}"
         yield from (f"{where} says {', '.join(what)}" for where, what in followed.items())
 
     def _sizes(self) -> Iterator[str]:
-        own = (self.facts.height, self.facts.width)
+        input_hw = (self.facts.height, self.facts.width)
         for part in self.facts.metadata:
-            if part.size_hw is not None and part.size_hw != own:
+            if part.size_hw is not None and part.size_hw != input_hw:
                 height, width = part.size_hw
-                takes = f"{own[0]} x {own[1]}"
+                takes = f"{input_hw[0]} x {input_hw[1]}"
                 yield f"{part.where} says {height} x {width}, but the input takes {takes}, which is followed"
 
 

@@ -177,9 +177,9 @@ def _read_json(data: bytes) -> tuple[object, PriorFormat | None, Four | None]:
 READERS = {".npy": _read_npy, ".csv": _read_csv, ".json": _read_json}
 
 
-def _parameters(text: str, stated: str, generator: Generator) -> dict[str, float]:
+def _parameters(text: str, words: str, generator: Generator) -> dict[str, float]:
     parameters = dict(generator.defaults)
-    for word in filter(None, stated.split(",")):
+    for word in filter(None, words.split(",")):
         key, _, value = word.partition("=")
         try:
             parameters[key] = type(parameters[key])(value)

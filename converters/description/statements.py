@@ -363,12 +363,12 @@ def _resolve_thresholds(options: SourceOptions, behind: PostProcess | None) -> T
         below = float(str(np.nextafter(np.float32(behind.score_threshold), np.float32(0))))
         rows = behind.max_detections if options.class_agnostic else behind.rows
         default = Thresholds(below, behind.iou_threshold, rows)
-    own: dict[str, Any] = {
+    changes: dict[str, Any] = {
         "score": options.score_threshold,
         "iou": options.iou_threshold,
         "max_detections": options.max_detections,
     }
     try:
-        return replace(default, **{name: value for name, value in own.items() if value is not None})
+        return replace(default, **{name: value for name, value in changes.items() if value is not None})
     except ValueError as error:
         raise OptionError(str(error)) from error

@@ -210,28 +210,28 @@ class StatedAnchors:
 
 
 def settle_unit(
-    stated: StatedAnchors, unit: StatedUnit | None, facts: SourceFacts, grid_hw: tuple[int, int]
+    anchors: StatedAnchors, unit: StatedUnit | None, facts: SourceFacts, grid_hw: tuple[int, int]
 ) -> Anchors:
     """Join a list with its unit; pixels of the network's picture become grid cells."""
-    said = f"{stated.where} with unit '{unit}'"
-    if unit is None and can_only_be_cells(stated.sizes_wh, facts, grid_hw):
-        unit, said = "cell", f"{stated.where}, no unit stated and above 1, so taken as grid cells"
+    said = f"{anchors.where} with unit '{unit}'"
+    if unit is None and can_only_be_cells(anchors.sizes_wh, facts, grid_hw):
+        unit, said = "cell", f"{anchors.where}, no unit stated and above 1, so taken as grid cells"
     if unit is None:
-        raise OptionError(*_ask_for_unit(stated, facts, grid_hw))
-    sizes = stated.sizes_wh
+        raise OptionError(*_ask_for_unit(anchors, facts, grid_hw))
+    sizes = anchors.sizes_wh
     if unit == "pixel":
-        stated.require_pixels(said)
+        anchors.require_pixels(said)
         _require_a_cell(sizes, facts, grid_hw, said)
         sizes = tuple((w * grid_hw[1] / facts.width, h * grid_hw[0] / facts.height) for w, h in sizes)
     with located(said, OptionError):
-        anchors = Anchors(sizes, "image" if unit == "image" else "cell")
-    largest = max(max(wh) for wh in anchors.in_image_fractions(*grid_hw))
+        settled = Anchors(sizes, "image" if unit == "image" else "cell")
+    largest = max(max(wh) for wh in settled.in_image_fractions(*grid_hw))
     if largest > MOST_GRIDS:
         looks = "" if unit == "pixel" else "; these look like pixels: --anchor-unit pixel"
         raise OptionError(
             f"{said}: the largest anchor is {largest:.3g} times the picture, expected at most {MOST_GRIDS}{looks}"
         )
-    return anchors
+    return settled
 
 
 def can_only_be_cells(sizes_wh: SizesWh, facts: SourceFacts, grid_hw: tuple[int, int]) -> bool:
@@ -253,17 +253,17 @@ def _require_a_cell(sizes_px: SizesWh, facts: SourceFacts, grid_hw: tuple[int, i
         )
 
 
-def _ask_for_unit(stated: StatedAnchors, facts: SourceFacts, grid_hw: tuple[int, int]) -> list[str]:
+def _ask_for_unit(anchors: StatedAnchors, facts: SourceFacts, grid_hw: tuple[int, int]) -> list[str]:
     """The message's lines: each anchor in pixels under every possible reading, and the lines to paste."""
     cell_wh = facts.width / grid_hw[1], facts.height / grid_hw[0]
     other, title, unit_wh = "image", "as fractions of the image", (float(facts.width), float(facts.height))
-    if max(map(max, stated.sizes_wh)) > 1:
+    if max(map(max, anchors.sizes_wh)) > 1:
         other, title, unit_wh = "pixel", "as pixels", (1.0, 1.0)
     rows = [
-        f"  {f'{w:g} x {h:g}':<22}{_pixels((w, h), cell_wh):<24}{_pixels((w, h), unit_wh)}" for w, h in stated.sizes_wh
+        f"  {f'{w:g} x {h:g}':<22}{_pixels((w, h), cell_wh):<24}{_pixels((w, h), unit_wh)}" for w, h in anchors.sizes_wh
     ]
     return [
-        f"'{facts.file}': the unit of the anchors ({stated.where}) is not stated; two readings are "
+        f"'{facts.file}': the unit of the anchors ({anchors.where}) is not stated; two readings are "
         f"possible in the {facts.width} x {facts.height} image:",
         f"  {'width x height':<22}{'in grid cells':<24}{title}",
         *rows,
@@ -332,11 +332,11 @@ def parse_rescaling(text: str) -> Rescaling:
         ) from error
 
 
-def parse_size(stated: str | tuple[int, int]) -> tuple[int, int]:
+def parse_size(size: str | tuple[int, int]) -> tuple[int, int]:
     """Read what ``--input-size`` was given: ``HEIGHTxWIDTH``, or the two numbers."""
-    words = stated.lower().split("x") if isinstance(stated, str) else [str(size) for size in stated]
+    words = size.lower().split("x") if isinstance(size, str) else [str(side) for side in size]
     if len(words) != 2 or not all(word.strip().isdecimal() and int(word) for word in words if len(word) < 9):
-        raise OptionError(f"--input-size '{stated!s:.40}': expected HEIGHTxWIDTH in pixels, such as 480x640")
+        raise OptionError(f"--input-size '{size!s:.40}': expected HEIGHTxWIDTH in pixels, such as 480x640")
     return int(words[0]), int(words[1])
 
 
@@ -344,13 +344,13 @@ def resolve_rescaling(facts: SourceFacts, stated: Rescaling | None, where: str) 
     """The pixel encoding of a source model (see the module's docstring); None where nobody states it."""
     if facts.input_dtype == "float32":
         return stated
-    own = _rescaling_of_codes(facts)
-    if stated is not None and not are_alike(stated, own):
+    of_codes = _rescaling_of_codes(facts)
+    if stated is not None and not are_alike(stated, of_codes):
         raise SourceFileError(
             f"{where}: {_describe(stated)}, but the quantised input of '{facts.file}' says "
-            f"{_describe(own)}; remove that key, or use the settings that belong to this file"
+            f"{_describe(of_codes)}; remove that key, or use the settings that belong to this file"
         )
-    return own
+    return of_codes
 
 
 def _rescaling_of_codes(facts: SourceFacts) -> Rescaling:
@@ -365,9 +365,9 @@ def _rescaling_of_codes(facts: SourceFacts) -> Rescaling:
     return Rescaling(scale, -(quant.scalar_zero_point + shift) * scale)
 
 
-def are_alike(stated: Rescaling, own: Rescaling) -> bool:
-    """Within one step of ``own`` everywhere: both are straight lines, so the ends of 0..255 decide."""
-    return all(abs(_real(stated, pixel) - _real(own, pixel)) <= own.scale for pixel in (0, 255))
+def are_alike(stated: Rescaling, of_codes: Rescaling) -> bool:
+    """Within one step of the codes everywhere: both are straight lines, so the ends of 0..255 decide."""
+    return all(abs(_real(stated, pixel) - _real(of_codes, pixel)) <= of_codes.scale for pixel in (0, 255))
 
 
 def _real(rescaling: Rescaling, pixel: int) -> float:

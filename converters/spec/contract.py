@@ -128,14 +128,14 @@ def raw_outputs(spec: DetectorSpec, batch: int | str) -> tuple[ContractTensor, .
     )
 
 
-def is_older(release: str, wanted: str) -> bool:
-    """Whether a ``release`` (``"1.20.1"``, ``"1.24.0.dev3"``) comes before ``wanted`` (``"1.24"``).
+def is_older(release: str, other: str) -> bool:
+    """Whether a ``release`` (``"1.20.1"``, ``"1.24.0.dev3"``) comes before an ``other`` (``"1.24"``).
 
     Example:
         >>> is_older("1.9.0", "1.24"), is_older("1.24.1", "1.24"), is_older("2.0", "1.24")
         (True, False, False)
     """
-    return _numbers(release) < _numbers(wanted)
+    return _numbers(release) < _numbers(other)
 
 
 def _numbers(release: str) -> list[int]:

@@ -197,9 +197,9 @@ def bench(
     require_outputs(console.json_outputs(json, BENCHMARK_SCHEMA), inputs, force=force)
     bench_options = timing.options(score_threshold=score_threshold, profile=profile)
     if targets is not None:
-        wanted: Any = tuple(word.strip() for word in targets.split(","))  # BenchOptions refuses others
+        names: Any = tuple(word.strip() for word in targets.split(","))  # BenchOptions refuses others
         few = FEW_PICTURES if images is None else bench_options.pictures_per_block
-        bench_options = replace(bench_options, targets=wanted, memory=False, pictures_per_block=few)
+        bench_options = replace(bench_options, targets=names, memory=False, pictures_per_block=few)
     with console.progress_bar("measuring") as advance:
         benchmark = run_benchmark(
             models,

@@ -123,9 +123,9 @@ class Describing:
 
 def as_command(function: Callable[..., None]) -> Callable[..., None]:
     """A function as Typer takes it: its parameters, with the fields of those that are dataclasses in their place."""
-    own = _parameters(function)
+    declared = _parameters(function)
     groups: dict[str, Any] = {
-        name: parameter.annotation for name, parameter in own.items() if is_dataclass(parameter.annotation)
+        name: parameter.annotation for name, parameter in declared.items() if is_dataclass(parameter.annotation)
     }
     members = {name: _parameters(group) for name, group in groups.items()}
 
@@ -134,7 +134,9 @@ def as_command(function: Callable[..., None]) -> Callable[..., None]:
         made = {name: groups[name](**{member: values.pop(member) for member in members[name]}) for name in groups}
         function(**values, **made)
 
-    parameters = [each for name, parameter in own.items() for each in members.get(name, {name: parameter}).values()]
+    parameters = [
+        each for name, parameter in declared.items() for each in members.get(name, {name: parameter}).values()
+    ]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by typer
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     run.__doc__ = inspect.cleandoc(function.__doc__ or "").partition(_OPTIONS)[0].strip()
