@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.description.statements import SourceOptions, Statements
-    from converters.facts import SourceFacts
     from converters.spec import ModelDocument
     from xdet.checking.numbers.comparison import CheckedSource
 
@@ -69,6 +68,8 @@ def open_pair(model: Path | ModelFile, source: Path, source_options: SourceOptio
         ModelError: one of them is missing, damaged, or no such model.
         UsageError: they are not an ONNX file and a source, in this order.
     """
+    from converters.description.statements import SourceOptions, find_statements
+
     finished = model if isinstance(model, ModelFile) else read_model_file(model)
     source_file = read_model_file(source)
     if not finished.is_finished:
@@ -88,22 +89,16 @@ def open_pair(model: Path | ModelFile, source: Path, source_options: SourceOptio
         finished = replace(finished, data=at_network_size(finished.data, finished.file))
         document = read_document(finished.data, file=finished.file)
     origin = SOURCES[source_file.format].compare(source_file, document)
+    graph = FinishedGraph(load_onnx(finished.data, finished.file), file=finished.file)
+    with converter_errors():
+        stated = find_statements(source_file.path, origin.facts, source_options or SourceOptions(), document.spec.head)
     return OpenedPair(
         model=finished,
         document=document,
-        graph=FinishedGraph(load_onnx(finished.data, finished.file), file=finished.file),
+        graph=graph,
         source=source_file,
         source_sha256=hash_model(source_file.data),
         origin=origin,
-        stated=_stated(source_file, origin.facts, source_options, document),
+        stated=stated,
         any_size=any_size,
     )
-
-
-def _stated(
-    source: ModelFile, facts: SourceFacts, source_options: SourceOptions | None, document: ModelDocument
-) -> Statements:
-    from converters.description.statements import SourceOptions, find_statements
-
-    with converter_errors():
-        return find_statements(source.path, facts, source_options or SourceOptions(), document.spec.head)

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from converters.spec import ModelDocument
     from xdet.checking.pair import OpenedPair
     from xdet.model.file import ModelFile
-    from xdet.runtimes.onnxruntime import OnnxRuntime
 
 RuntimeOrName = str | Runtime
 Placed = Mapping[str, Mapping[str, int]]  # provider, short -> operator -> number of nodes, before they are fused
@@ -192,7 +191,10 @@ class OpenRuntimes:
             return open_model(file, replace(choices, spec=self._pair.document.spec))
         trusted = runs_here(choices)
         if self._record and trusted and file is self._pair.model and choices.runtime == self.main.runtime:
-            runtime, self.recorded = open_recorded(file, choices)
+            with tempfile.TemporaryDirectory(prefix="xdet-") as folder:
+                path = Path(folder) / "optimized.onnx"
+                runtime = open_onnxruntime(file.data, file=file.file, choices=choices, optimized_path=str(path))
+                self.recorded = PlacementRecording(path.read_bytes(), runtime.session.placement())
             return runtime
         return open_model(file, choices, subprocess=not trusted)
 
@@ -211,14 +213,6 @@ class PlacementRecording:
 
     optimized: bytes
     placed: Placed | None
-
-
-def open_recorded(model: ModelFile, choices: RuntimeChoices) -> tuple[OnnxRuntime, PlacementRecording]:
-    """Open a finished model on the CPU provider, and keep what ONNX Runtime tells of it."""
-    with tempfile.TemporaryDirectory(prefix="xdet-") as folder:
-        path = Path(folder) / "optimized.onnx"
-        runtime = open_onnxruntime(model.data, file=model.file, choices=choices, optimized_path=str(path))
-        return runtime, PlacementRecording(path.read_bytes(), runtime.session.placement())
 
 
 def find_placement(model: bytes, provider: str) -> NodePlacement:

@@ -53,17 +53,15 @@ Sizes = tuple[tuple[float, float], ...]
 
 def compare_description(pair: OpenedPair) -> tuple[Finding, ...]:
     """Compare source, anchors, classes, picture and thresholds."""
-    faults = [*_source_faults(pair), *_threshold_faults(pair)]
-    faults += _description_faults(pair.document.spec, pair)
-    return tuple(Finding("static", cause, message) for cause, message in faults)
-
-
-def _source_faults(pair: OpenedPair) -> Iterator[tuple[Cause, str]]:
+    faults: list[tuple[Cause, str]] = []
     made_of = pair.document.source
     if made_of.sha256 != pair.source_sha256:
         expected = f"'{pair.model.file}' was made of {made_of.name!r} (SHA-256 {made_of.sha256[:12]}...)"
         other = f"'{pair.source.file}' is {pair.source_sha256[:12]}..."
-        yield "another-source", f"{expected}, but {other}; give the file it was made of, or convert this one"
+        message = f"{expected}, but {other}; give the file it was made of, or convert this one"
+        faults.append(("another-source", message))
+    faults += [*_threshold_faults(pair), *_description_faults(pair.document.spec, pair)]
+    return tuple(Finding("static", cause, message) for cause, message in faults)
 
 
 def uncompared(pair: OpenedPair) -> tuple[str, ...]:

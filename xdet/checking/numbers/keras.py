@@ -53,8 +53,6 @@ from xdet.errors import ModelError, converter_errors
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from numpy.typing import NDArray
-
     from converters.spec import ModelDocument
     from xdet.checking.numbers.comparison import Pads
     from xdet.checking.numbers.keras_layers import KerasStep, KerasSteps, Segment
@@ -243,7 +241,9 @@ def _compare_rest(context: KerasComparison, segment: Segment, *, products: bool)
         if node.op not in taken and node not in rows and not is_leaky_sum(context.graph, node)
     ]
     repeated = [node for node in rest if node.op == "Concat" and len(set(node.inputs)) == 1]  # two per enlargement
-    actual = Counter(node.op for node in rest if not _has_constant(context, node) and node not in repeated)
+    # factors and offsets of channels, which are compared with the weights in front of them
+    affine = [n for n in rest if n.op in AFFINE and any(context.graph.constant(name) is not None for name in n.inputs)]
+    actual = Counter(node.op for node in rest if node not in affine and node not in repeated)
     actual += Counter({"Resize": len(repeated) // 2})
     if actual != expected:
         message = f"expected {dict(expected) or 'no other operator'}, found {dict(actual)}"
@@ -253,11 +253,6 @@ def _compare_rest(context: KerasComparison, segment: Segment, *, products: bool)
         nodes = [_node_pads(context, node) for node in segment.nodes if node.op == "Pad"]
         if steps or nodes:
             compare_pads(context, segment.layer, added(steps), added(nodes))
-
-
-def _has_constant(context: KerasComparison, node: Node) -> bool:
-    """A channel's factor or offset behind a convolution, which is compared with its weights."""
-    return node.op in AFFINE and any(context.graph.constant(name) is not None for name in node.inputs)
 
 
 def fold(context: KerasComparison, segment: Segment, index: int, step: KerasStep) -> Product:
@@ -285,10 +280,7 @@ def fold(context: KerasComparison, segment: Segment, index: int, step: KerasStep
 
 
 def quantised(context: KerasComparison, product: Product, node: Node) -> Product | None:
-    """A product with the scales that its codes have by the rule of docs/keras.md; None where no codes go in.
-
-    Where no pixel means 0 exactly, the first convolution's bias takes back what rounding the zero-point moved.
-    """
+    """A product with the scales that its codes have by the rule of docs/keras.md; None where no codes go in."""
     source = context.graph.producers.get(node.inputs[0])
     if source is None or source.op != "DequantizeLinear":
         return None  # told as a float convolution
@@ -351,20 +343,18 @@ def affines_behind(context: KerasComparison, node: Node, channels: int) -> Itera
         ):
             return
         arrays = [np.broadcast_to(np.asarray(n, np.float64).reshape(-1), (channels,)) for n in numbers]
+        factor, offset = np.ones(channels), np.zeros(channels)
         if behind.op == "BatchNormalization":
-            scale, offset, mean, variance = arrays
+            scale, beta, mean, variance = arrays
             factor = scale / np.sqrt(variance + float(behind.attributes.get("epsilon", 1e-5)))
-            yield _affine(factor, offset - mean * factor)
+            offset = beta - mean * factor
         elif behind.op == "Mul":
-            yield _affine(arrays[0], np.zeros(channels))
+            factor = arrays[0]
         else:
-            yield _affine(np.ones(channels), arrays[0])
+            offset = arrays[0]
+        yield ChannelAffine(factor, offset, np.abs(offset))
         node = behind
         behind = context.graph.only_reader(node.outputs[0])
-
-
-def _affine(factor: NDArray[np.float64], offset: NDArray[np.float64]) -> ChannelAffine:
-    return ChannelAffine(factor, offset, np.abs(offset))
 
 
 def compare_pairs(context: KerasComparison) -> None:

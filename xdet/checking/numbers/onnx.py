@@ -98,10 +98,10 @@ def _differences(
         read = ours.inputs[place] if place < len(ours.inputs) else ""
         tensor = None if value is None else ir.convenience.get_const_tensor(value)
         if tensor is not None:
-            held, wanted = graph.constant(read), tensor.numpy()
-            if document.float16 and held is not None and held.dtype == np.float16 != wanted.dtype:
-                wanted = wanted.astype(np.float16)
-            problem = _difference(wanted, held)
+            held, expected = graph.constant(read), tensor.numpy()
+            if document.float16 and held is not None and held.dtype == np.float16 != expected.dtype:
+                expected = expected.astype(np.float16)
+            problem = _difference(expected, held)
             if problem is not None:
                 yield "weight", f"operand {place} {problem}"
         elif value is not None and not document.passes:
@@ -112,14 +112,14 @@ def _differences(
                 yield "attributes", f"operand {place} is {read!r}, the source reads {value.name!r}"
 
 
-def _difference(wanted: NDArray[Any], held: NDArray[Any] | None) -> str | None:
+def _difference(expected: NDArray[Any], held: NDArray[Any] | None) -> str | None:
     """How a constant differs from the source's, bit for bit; None where it does not."""
-    if held is None or held.dtype != wanted.dtype or held.shape != wanted.shape:
+    if held is None or held.dtype != expected.dtype or held.shape != expected.shape:
         form = "none" if held is None else f"{held.dtype} {list(held.shape)}"
-        return f"is {wanted.dtype} {list(wanted.shape)} in the source, {form} in the model"
-    theirs, ours = (np.ascontiguousarray(array).reshape(-1).view(f"V{array.itemsize}") for array in (wanted, held))
+        return f"is {expected.dtype} {list(expected.shape)} in the source, {form} in the model"
+    theirs, ours = (np.ascontiguousarray(array).reshape(-1).view(f"V{array.itemsize}") for array in (expected, held))
     count = int((theirs != ours).sum())
-    return f"differs in {count:,} of {wanted.size:,} numbers" if count else None
+    return f"differs in {count:,} of {expected.size:,} numbers" if count else None
 
 
 def _plain(value: Any) -> Any:

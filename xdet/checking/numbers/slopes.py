@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from converters.leaky import Table
-    from converters.sources.tflite.reader import TfliteOperator
     from xdet.checking.numbers.comparison import StaticComparison
     from xdet.checking.numbers.tflite_source import TfliteComparison
     from xdet.checking.result import Cause
@@ -145,23 +144,23 @@ def between_pairs(context: StaticComparison, nodes: LeakySum, layer: str, slope:
 
 
 def promised_of(context: TfliteComparison, owners: Iterable[int]) -> list[Promised]:
-    """The LeakyReLUs and requantisations of a TFLite source that read one of these tensors."""
-    promises = []
-    for op in (op for owner in owners for op in context.source.activations_of(owner)):
+    """The LeakyReLUs and requantisations (of slope 1) of a TFLite source that read one of these tensors.
+
+    Their codes are those of LiteRT's kernel where the conversion was asked for these.
+    """
+    promises, source = [], context.source
+    for op in (op for owner in owners for op in source.activations_of(owner)):
         case = case_between(context, op.inputs[0], op.outputs[0], number(op, "alpha", 1.0))
-        if case is not None:  # a requantisation has the slope 1
-            table, source = _promised_table(context, op, case), context.source
-            promises.append(Promised(source.output_name(op), source.names[op.inputs[0]], op.op, case, table))
+        if case is None:
+            continue
+        if context.document.leaky_relu != "litert":
+            table = float_table(case, plain_form(case))
+        else:
+            read, written = (context.tensor(index) for index in (op.inputs[0], op.outputs[0]))
+            changes_type, count = read.dtype != written.dtype, math.prod(read.shape)
+            table = requantized_table(op.op, case, changes_type=changes_type, count=count)
+        promises.append(Promised(source.output_name(op), source.names[op.inputs[0]], op.op, case, table))
     return promises
-
-
-def _promised_table(context: TfliteComparison, op: TfliteOperator, case: LeakyCase) -> Table:
-    """The codes that the conversion promised: those of LiteRT's kernel where that was asked for."""
-    if context.document.leaky_relu != "litert":
-        return float_table(case, plain_form(case))
-    ends = [context.tensor(index) for index in (op.inputs[0], op.outputs[0])]
-    changes_type, count = ends[0].dtype != ends[1].dtype, math.prod(ends[0].shape)
-    return requantized_table(op.op, case, changes_type=changes_type, count=count)
 
 
 def case_between(context: TfliteComparison, before_op: int, after_op: int, slope: float) -> LeakyCase | None:

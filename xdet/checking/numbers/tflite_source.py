@@ -138,9 +138,14 @@ class SourceGraph:
 
         One number, or one per value of ``wanted``, the joined outputs; None for floats or other outputs.
         """
-        steps = [step for step in map(self._step_of, self.model.outputs) if step is not None]
-        if len(steps) < len(self.model.outputs):
-            return None
+        steps = []
+        for index in self.model.outputs:
+            maker = self.makers.get(index)
+            rounded = maker.inputs[0] if maker is not None and maker.op == "DEQUANTIZE" else index
+            quant = (self._rounded or self.model).tensors[rounded].quant
+            if quant is None or quant.scale.size != 1:
+                return None
+            steps.append(float(quant.scalar_scale))
         if len(set(steps)) == 1:
             return steps[0]
         try:
@@ -148,14 +153,6 @@ class SourceGraph:
         except ValueError:  # another source, as part static and LiteRT tell
             return None
         return np.repeat([steps[place] for place in order], [output.size for output in wanted])
-
-    def _step_of(self, index: int) -> float | None:
-        """The step of one output."""
-        maker = self.makers.get(index)
-        if maker is not None and maker.op == "DEQUANTIZE":
-            index = maker.inputs[0]
-        quant = (self._rounded or self.model).tensors[index].quant
-        return None if quant is None or quant.scale.size != 1 else float(quant.scalar_scale)
 
 
 PRODUCTS = frozenset({"Conv", "Gemm"})
