@@ -189,6 +189,11 @@ def compare_steps(context: TfliteComparison) -> None:
             _compare_table(context, op, last)
         if op.op == "MUL" and last is not None and last.op == "QuantizeLinear":
             _compare_product(context, op, last)
+        if op.op == "SUB" and last is not None and (combination := combination_at(context, last)) is not None:
+            constant = [context.tensor(operand).data is not None for operand in op.inputs]
+            if constant != [context.graph.constant(node.inputs[0]) is not None for node in combination.operands]:
+                layer = context.source.output_name(op)
+                context.fault("wiring", layer, f"SUB {layer!r} has its operands exchanged; convert the source again")
         if op.op in (*NODES.values(), "RESIZE_BILINEAR") and last is not None and last.op == "Cast":
             run = _resized if op.op == "RESIZE_BILINEAR" else _combined
             _judge(context, op, *run(context, op, last, unsigned=last.attributes["to"] == 2))

@@ -28,7 +28,7 @@ CODES = ("int8", 1 / 255, -128)
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three convolutions whose results have the same numbers, two of them subtracted and put together."""
+    """Three convolutions whose results have the same numbers, moved, subtracted and put together."""
     b, rng = TfliteBuilder(), np.random.default_rng(3)
     pixels = b.input("image", (1, 8, 8, 3), "uint8", 1 / 255, 0)
     x = b.op("QUANTIZE", [pixels], (1, 8, 8, 3), *CODES, name="codes")
@@ -41,7 +41,9 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     first, second = convolved(x, 3, "first"), convolved(x, 3, "second")
     third = convolved(first, 4, "third")
-    difference = b.op("SUB", [third, second], SQUARE, *CODES, name="difference", fused_activation="NONE")
+    constant = b.constant(np.array([-100, 3, 90, 7], np.int8), *CODES[1:])
+    moved = b.op("SUB", [third, constant], SQUARE, *CODES, name="moved", fused_activation="NONE")
+    difference = b.op("SUB", [moved, second], SQUARE, *CODES, name="difference", fused_activation="NONE")
     joined = b.op("CONCATENATION", [difference, second], (1, 8, 8, 8), *CODES, name="joined", axis=3)
     folder = tmp_path_factory.mktemp("wiring")
     (folder / "m.tflite").write_bytes(b.build([b.op("DEQUANTIZE", [joined], (1, 8, 8, 8), "float32", name="real")]))
@@ -60,9 +62,9 @@ def read_another_tensor(proto: onnx.ModelProto) -> None:
     read.input[0] = "second"
 
 
-def exchange_operands(op: str) -> faults.Edit:
+def exchange_operands(op: str, place: int = 0) -> faults.Edit:
     def exchange(proto: onnx.ModelProto) -> None:
-        (node,) = (node for node in proto.graph.node if node.op_type == op)
+        node = [node for node in proto.graph.node if node.op_type == op][place]
         node.input[:] = list(reversed(node.input))
 
     return exchange
@@ -74,7 +76,12 @@ def test_an_honest_conversion_passes(converted: Path) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "layer"),
-    [(read_another_tensor, "third"), (exchange_operands("Sub"), "difference"), (exchange_operands("Concat"), "joined")],
+    [
+        (read_another_tensor, "third"),
+        (exchange_operands("Sub"), "moved"),
+        (exchange_operands("Sub", 1), "difference"),
+        (exchange_operands("Concat"), "joined"),
+    ],
 )
 def test_a_fault_is_found_and_named(converted: Path, tmp_path: Path, fault: faults.Edit, layer: str) -> None:
     (tmp_path / "m.tflite").write_bytes((converted / "m.tflite").read_bytes())
