@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import fields
+from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -14,13 +15,18 @@ import typer
 from PIL import Image
 
 import xdet
+from converters.description.priors import PriorFormat, ScoreActivation
 from converters.description.statements import SourceOptions
+from converters.description.values import StatedUnit
 from converters.errors import ConversionError, IncompleteError, OptionError
+from converters.options import CHOICES
+from converters.spec import Color, ResizeRule
 from tests.converters.sources.tflite.networks import NetworkBuilder
 from tests.converters.sources.tflite.ssd_networks import ssd_raw
 from tests.xdet.command import run_xdet
-from xdet import describe, describing_options
+from xdet import convert, describe, describing_options
 from xdet.cli.app import build_app, main
+from xdet.cli.convert import Converting
 from xdet.cli.options import Describing
 from xdet.errors import UsageError
 from xdet.inspection import inspect
@@ -217,3 +223,36 @@ def test_convert_detect_and_inspect_tell_what_they_assume(source: Path, sample_p
 def test_what_is_stated_needs_no_note(embedded_tflite: Path, sample_pictures: list[Path]) -> None:
     assert notes(run("detect", embedded_tflite, sample_pictures[0], "--json", "-")) == []
     assert "assumed" not in run("inspect", embedded_tflite).stdout
+
+
+def test_commands_and_library_calls_declare_the_same_options() -> None:
+    library, conversion = signature(describing_options).parameters, signature(convert).parameters
+    assert {name: conversion[name] for name in library} == library
+    defaults = {name: parameter.default for name, parameter in library.items()}
+    assert {field.name: field.default for field in fields(Describing)} == defaults
+    assert {field.name for field in fields(Converting)} <= conversion.keys()
+
+
+@pytest.mark.parametrize(
+    ("declaration", "choices"),
+    [
+        (
+            Describing,
+            {
+                "anchor_unit": StatedUnit,
+                "resize": ResizeRule,
+                "color": Color,
+                "prior_format": PriorFormat,
+                "score_activation": ScoreActivation,
+            },
+        ),
+        (Converting, CHOICES),
+    ],
+    ids=["describing", "converting"],
+)
+def test_options_take_the_choices_that_the_library_takes(declaration: type, choices: dict[str, Any]) -> None:
+    types = get_type_hints(declaration)
+    offered = {name: get_args(types[name]) for name in choices}
+    # of an option without a default, ``Literal[...] | None``
+    flat = {name: get_args(args[0]) if args[-1] is type(None) else args for name, args in offered.items()}
+    assert flat == {name: get_args(literal) for name, literal in choices.items()}
