@@ -29,7 +29,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-Table = NDArray[np.int64]
+CodeTable = NDArray[np.int64]
 
 # Relative nudges in units of 2^-20, smallest first: the scale up, then the slope down, unless the tables ask otherwise.
 _SCALE_NUDGES = (0, 4, 1, 2, 8, 16, -4, -1, -2, -8, -16)
@@ -50,13 +50,13 @@ class LeakyCase:
     unsigned: bool = False
 
     @property
-    def relative_inputs(self) -> Table:
+    def relative_inputs(self) -> CodeTable:
         """int64 ``(256,)``: input codes -128..127, less their zero-point."""
         return np.arange(-128, 128, dtype=np.int64) - self.zero_point_in
 
-    def outputs(self, steps: Table) -> Table:
+    def outputs(self, steps: CodeTable) -> CodeTable:
         """int64 codes of results in units of the output's scale."""
-        codes: Table = np.clip(steps + self.zero_point_out, -128, 127)
+        codes: CodeTable = np.clip(steps + self.zero_point_out, -128, 127)
         return codes
 
 
@@ -85,7 +85,7 @@ def xnnpack_multipliers(case: LeakyCase) -> tuple[int, int] | None:
     return round(float(np.rint(np.float32(256) * ratio))), round(float(np.rint(np.float32(256) * negative)))
 
 
-def xnnpack_table(case: LeakyCase) -> Table | None:
+def xnnpack_table(case: LeakyCase) -> CodeTable | None:
     """int64 ``(256,)``: output code for input codes -128..127 in XNNPACK's arithmetic; None where it does not apply."""
     multipliers = xnnpack_multipliers(case)
     if multipliers is None:
@@ -94,7 +94,7 @@ def xnnpack_table(case: LeakyCase) -> Table | None:
     return case.outputs((x * np.where(x >= 0, *multipliers) + 128) >> 8)
 
 
-def float_table(case: LeakyCase, form: FloatForm) -> Table:
+def float_table(case: LeakyCase, form: FloatForm) -> CodeTable:
     """int64 ``(256,)``: output code for input codes -128..127 of the QDQ form in float32, rounding half to even."""
     with np.errstate(over="ignore"):  # absurd scales: infinity saturates like any large number
         x = case.relative_inputs.astype(np.float32) * form.scale
@@ -119,7 +119,7 @@ def matched_leaky(case: LeakyCase) -> FloatForm | None:
     return None
 
 
-def is_monotone(table: Table) -> bool:
+def is_monotone(table: CodeTable) -> bool:
     """Whether a larger input code never gives a smaller output code."""
     return bool((np.diff(table) >= 0).all())
 
@@ -136,7 +136,7 @@ class SumForm:
     excess: np.float32  # scale at which the codes above the zero-point are read once more
 
 
-def fitted_sum(case: LeakyCase, wanted: Table) -> SumForm | None:
+def fitted_sum(case: LeakyCase, wanted: CodeTable) -> SumForm | None:
     """The form whose codes are ``wanted`` on every runtime, or None if there is none.
 
     Args:
@@ -165,7 +165,7 @@ def fitted_sum(case: LeakyCase, wanted: Table) -> SumForm | None:
     return form if is_safe else None
 
 
-def sum_table(case: LeakyCase, form: SumForm) -> Table:
+def sum_table(case: LeakyCase, form: SumForm) -> CodeTable:
     """int64 ``(256,)``: output code for input codes -128..127, in float64, rounding half to even."""
     return case.outputs(np.rint(_steps(case, form)).astype(np.int64))
 
@@ -176,7 +176,7 @@ def _steps(case: LeakyCase, form: SumForm) -> NDArray[np.float64]:
     return (x * float(form.whole) + np.maximum(x, 0) * float(form.excess)) / float(case.scale_out)
 
 
-def edges(case: LeakyCase, codes: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def edges(case: LeakyCase, codes: CodeTable) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Between which results, relative to the zero-point, each code comes out; infinite where codes saturate."""
     relative = codes.astype(np.float64) - case.zero_point_out
     low = np.where(codes == -128, -np.inf, relative - 0.5)

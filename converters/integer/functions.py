@@ -45,7 +45,7 @@ from converters.leaky import TRIED, FloatForm, edges, factor_bounds, float_table
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from converters.leaky import LeakyCase, Table
+    from converters.leaky import CodeTable, LeakyCase
 
 Integers = NDArray[np.int64]
 INT32 = 1 << 32
@@ -98,7 +98,7 @@ REALS: Mapping[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
 }
 
 
-def function_table(op: str, case: LeakyCase) -> Table:
+def function_table(op: str, case: LeakyCase) -> CodeTable:
     """int64 ``(256,)``: output code for input codes -128..127 of ABS, NEG, SQRT, RSQRT, or one of ``REALS``."""
     x = case.relative_inputs
     ratio = np.float32(case.scale_in) / np.float32(case.scale_out)
@@ -127,7 +127,7 @@ def _bounded(steps: NDArray[Any]) -> Integers:
     return np.asarray(np.clip(steps, -512, 512), np.int64)
 
 
-def _late_codes(case: LeakyCase, reals: NDArray[np.float32]) -> Table:
+def _late_codes(case: LeakyCase, reals: NDArray[np.float32]) -> CodeTable:
     """int64 codes -128..127 of float32 results, as XNNPACK rounds them."""
     shift = 128 if case.unsigned else 0
     with np.errstate(over="ignore"):
@@ -135,21 +135,21 @@ def _late_codes(case: LeakyCase, reals: NDArray[np.float32]) -> Table:
     return np.asarray(np.clip(np.rint(steps), shift - 128, shift + 127), np.int64) - shift
 
 
-def square_table(case: LeakyCase) -> Table:
+def square_table(case: LeakyCase) -> CodeTable:
     """int64 ``(256,)``: output code for input codes -128..127 of a MUL of a tensor with itself."""
     reals = case.scale_in * case.relative_inputs.astype(np.float32)
     with np.errstate(over="ignore"):
         return _late_codes(case, reals * reals)
 
 
-def logistic_table(case: LeakyCase) -> Table:
+def logistic_table(case: LeakyCase) -> CodeTable:
     """int64 ``(256,)``: output code for input codes -128..127, at the only output scale there is."""
     x = case.scale_in * case.relative_inputs.astype(np.float32)
     with np.errstate(over="ignore"):
         return _late_codes(case, (1 / (1 + np.exp(-x.astype(np.float64)))).astype(np.float32))
 
 
-def settled_scale(case: LeakyCase, wanted: Table) -> np.float32 | None:
+def settled_scale(case: LeakyCase, wanted: CodeTable) -> np.float32 | None:
     """The scale of a LOGISTIC's input with which no result is near an edge between two codes.
 
     Runtimes compute the function in approximations of their own, a few ten-millionths away; only a result that lies
@@ -174,12 +174,12 @@ def settled_scale(case: LeakyCase, wanted: Table) -> np.float32 | None:
     return scales[best] if rooms[best] > ROOM else None
 
 
-def keeps_away(case: LeakyCase, scale: np.float32, wanted: Table) -> bool:
+def keeps_away(case: LeakyCase, scale: np.float32, wanted: CodeTable) -> bool:
     """Whether every runtime's Sigmoid gives the codes of a table with this scale."""
     return _logistic_room(case.relative_inputs.astype(np.float64) * float(scale), wanted) > ROOM
 
 
-def _logistic_room(reals: NDArray[np.float64], wanted: Table) -> float:
+def _logistic_room(reals: NDArray[np.float64], wanted: CodeTable) -> float:
     """How far, in steps, results are from the next edge; below 0 where one gives another code."""
     with np.errstate(over="ignore"):
         steps = STEPS / (1 + np.exp(-reals))
@@ -189,7 +189,7 @@ def _logistic_room(reals: NDArray[np.float64], wanted: Table) -> float:
     return float(np.minimum(above, below).min())
 
 
-def concatenated_table(case: LeakyCase) -> Table:
+def concatenated_table(case: LeakyCase) -> CodeTable:
     """int64 ``(256,)``: output code for input codes -128..127 of an operand of a CONCATENATION."""
     factor = case.scale_in * (np.float32(1) / case.scale_out)
     codes: NDArray[np.float32] = np.arange(256, dtype=np.float32)
@@ -199,7 +199,7 @@ def concatenated_table(case: LeakyCase) -> Table:
         return case.outputs(np.where(np.abs(rounded) < BEYOND, rounded, -BEYOND).astype(np.int64))
 
 
-def fitted_scale(case: LeakyCase, wanted: Table) -> np.float32 | None:
+def fitted_scale(case: LeakyCase, wanted: CodeTable) -> np.float32 | None:
     """The scale with which float32 arithmetic, half to even, gives ``wanted``.
 
     Returns:
@@ -224,7 +224,7 @@ def exponentials(scale: np.float32) -> NDArray[np.float32]:
     return np.exp(steps.astype(np.float64)).astype(np.float32)
 
 
-def hard_swish_table(case: LeakyCase) -> Table:
+def hard_swish_table(case: LeakyCase) -> CodeTable:
     """int64 ``(256,)``: output code for input codes -128..127; the slope of ``case`` is not used.
 
     Raises:
@@ -285,7 +285,7 @@ def _inverse_root(value: int) -> tuple[int, int]:
     return (x << -shift, 0) if shift < 0 else (x, shift)
 
 
-def requantized_table(op: str, case: LeakyCase, *, changes_type: bool, count: int) -> Table:
+def requantized_table(op: str, case: LeakyCase, *, changes_type: bool, count: int) -> CodeTable:
     """``function_table`` of a QUANTIZE or LEAKY_RELU: XNNPACK's where it takes it, between equal types alone.
 
     The built-in QUANTIZE rounds halves up in blocks of 16 of ``count`` values, and away from zero behind them.
@@ -294,7 +294,7 @@ def requantized_table(op: str, case: LeakyCase, *, changes_type: bool, count: in
     return rescaled_table(op, case, halves_up=op == "QUANTIZE" and count >= BLOCK) if table is None else table
 
 
-def rescaled_table(op: str, case: LeakyCase, *, halves_up: bool = False) -> Table:
+def rescaled_table(op: str, case: LeakyCase, *, halves_up: bool = False) -> CodeTable:
     """``function_table`` of a built-in QUANTIZE, LEAKY_RELU or RELU, which is not clamped to its bounds.
 
     ``halves_up`` is how the second rounding takes halves, else away from zero.

@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.graph import GraphWriter
-from converters.leaky import FloatForm, LeakyCase, Table, fitted_sum, float_table, is_monotone
+from converters.leaky import CodeTable, FloatForm, LeakyCase, fitted_sum, float_table, is_monotone
 from converters.passes.base import (
     Changed,
     DeclinedError,
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def leaky_of(before: Link, activation: ir.Node, after: Link) -> tuple[LeakyCase, Table]:
+def leaky_of(before: Link, activation: ir.Node, after: Link) -> tuple[LeakyCase, CodeTable]:
     """What the three nodes compute: the case on int8 codes, and its table, int64 ``(256,)``."""
     shift = 0 if before.dtype == np.int8 else -128
     form = FloatForm(before.scale, np.float32(activation.attributes.get_float("alpha", 0.01)))

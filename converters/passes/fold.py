@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-Affine = tuple["NDArray[np.float64]", "NDArray[np.float64]"]  # y = factor * x + offset, each (channels,)
+FactorAndOffset = tuple["NDArray[np.float64]", "NDArray[np.float64]"]  # y = factor * x + offset, each (channels,)
 AFFINE = ("Mul", "Add", "Sub", "Div", "BatchNormalization")
 
 
@@ -93,7 +93,7 @@ def _has_weights(node: ir.Node) -> bool:
     return node.op_type == "Conv" and constant_at(node, 1) is not None
 
 
-def _affine(node: ir.Node, source: ir.Value, channels: int) -> Affine:
+def _affine(node: ir.Node, source: ir.Value, channels: int) -> FactorAndOffset:
     """What ``node`` does to each channel."""
     if node.op_type == "BatchNormalization":
         numbers = [constant_at(node, position) for position in range(1, 5)]

@@ -242,8 +242,8 @@ def _prelu(context: TfliteComparison, op: TfliteOperator, case: LeakyCase) -> ND
     return tables.T.reshape(256, *codes.shape[1:])
 
 
-Table = Callable[["TfliteComparison", "TfliteOperator", "LeakyCase"], NDArray[np.int64]]
-TABLES: Mapping[str, Table] = {
+TableMaker = Callable[["TfliteComparison", "TfliteOperator", "LeakyCase"], NDArray[np.int64]]
+TABLES: Mapping[str, TableMaker] = {
     "HARD_SWISH": lambda _context, _op, case: hard_swish_table(case),
     **{op: lambda _context, op, case: function_table(op.op, case) for op in ("ABS", "EXP", "TANH")},
     "MUL": lambda _context, op, case: _clamped(  # a tensor times itself

@@ -22,7 +22,7 @@ from xdet.checking.numbers.tflite_source import number, owners_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from converters.leaky import Table
+    from converters.leaky import CodeTable
     from xdet.checking.numbers.comparison import StaticComparison
     from xdet.checking.numbers.tflite_source import TfliteComparison
     from xdet.checking.result import Cause
@@ -39,9 +39,9 @@ class Promised:
     tensor: str
     operator: str
     case: LeakyCase
-    table: Table
+    table: CodeTable
 
-    def differing(self, codes: Table) -> int:
+    def differing(self, codes: CodeTable) -> int:
         """How many codes are others."""
         return int(np.count_nonzero(codes != self.table))
 

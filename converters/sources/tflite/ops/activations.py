@@ -60,7 +60,7 @@ from converters.sources.tflite.context import ImportContext, per_tensor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from converters.leaky import Table
+    from converters.leaky import CodeTable
     from converters.sources.tflite.reader import TfliteModel, TfliteOperator
 
 Bounds = tuple[float | None, float | None]
@@ -210,13 +210,13 @@ def rescaled_float_of(context: ImportContext, scale: np.float32, source: int | N
     return context.adjusted_float_of(index, params)
 
 
-def close_by_table(context: ImportContext, table: Table) -> None:
+def close_by_table(context: ImportContext, table: CodeTable) -> None:
     """All output codes looked up: always exact, slower than a fused activation."""
     codes = context.codes_of(context.source)
     context.define(context.target, look_up(context, codes, table, context.names[context.target]))
 
 
-def look_up(context: ImportContext, codes: ir.Value, table: Table, name: str) -> ir.Value:
+def look_up(context: ImportContext, codes: ir.Value, table: CodeTable, name: str) -> ir.Value:
     """256 output codes (int64, for int8 codes -128..127) looked up with Gather, and told as a deviation."""
     writer = context.writer
     index = writer.op("Cast", [codes], f"{name}/index", to=INT32)
@@ -241,7 +241,7 @@ def look_up_rows(context: ImportContext, tables: NDArray[np.int64], rows: NDArra
     context.define(context.target, _gathered(context, tables.reshape(-1), index, name))
 
 
-def _gathered(context: ImportContext, table: Table, index: ir.Value, name: str) -> ir.Value:
+def _gathered(context: ImportContext, table: CodeTable, index: ir.Value, name: str) -> ir.Value:
     """Entries of a table for int8 codes, in the dialect's."""
     values = context.writer.constant((table - context.to_int8).astype(context.code_dtype), f"{name}/table")
     context.tell(context.target, "table")
@@ -323,7 +323,7 @@ def quantize(context: ImportContext) -> None:
     _close_leaky(context, form, case.slope)
 
 
-def _form_of(case: LeakyCase, table: Table) -> FloatForm | None:
+def _form_of(case: LeakyCase, table: CodeTable) -> FloatForm | None:
     """The plainest float form with these codes: the file's own numbers, those of a LeakyReLU, or a fitted scale."""
     plain = plain_form(case)
     if np.array_equal(float_table(case, plain), table):
