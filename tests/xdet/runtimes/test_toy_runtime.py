@@ -12,6 +12,7 @@ import xdet
 from tests.xdet.finished_models import finished_model, red_image
 from xdet.bench.run import plan_cases
 from xdet.checking import runtimes
+from xdet.detection.embedded import target_for
 from xdet.errors import RuntimeUnavailableError, UsageError
 from xdet.model.file import ModelFile
 from xdet.runtimes.base import RuntimeChoices
@@ -61,6 +62,16 @@ def test_it_is_timed_and_its_documented_rule_is_known(embedded_tflite: Path, tmp
     assert (case.choices.runtime, case.choices.provider) == ("toy", "wood")
     assert has_rule("toy:wood (device=left)", "suppresses_at_equality")
     assert not has_rule("toy:stone", "suppresses_at_equality")
+
+
+def test_its_row_says_whose_graphs_it_runs_fastest(
+    embedded_tflite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert target_for(RuntimeChoices("toy")) == "portable"
+    monkeypatch.setitem(RUNTIMES, "toy", replace(ROW, target="cpu"))
+    assert target_for(RuntimeChoices("toy")) == target_for(RuntimeChoices("onnxruntime"))
+    cases = plan_cases([embedded_tflite], None, [1], targets=["cpu"], folder=tmp_path)
+    assert [case.choices.runtime for case in cases if case.graph == "cpu"] == ["onnxruntime", "toy"]
 
 
 def test_a_check_runs_it_with_its_limit_of_images_and_copies_for_its_thresholds(
