@@ -15,7 +15,7 @@ from xdet.writing.text import format_count, format_duration, format_share, forma
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from xdet.bench.records import Benchmark, CaseResult, Ratio, Spread
+    from xdet.bench.records import Benchmark, CaseResult, Spread
     from xdet.writing.blocks import Block
 
 BENCHMARK_SCHEMA = "xdet.benchmark"
@@ -119,7 +119,7 @@ def conversion_tables(benchmark: Benchmark) -> list[tuple[Block, ...]]:
     titles = [f"{kind}, {count} thread{'s'[: count - 1]}" for kind in kinds for count in threads]
     first = next(iter(benchmark.results)).graph
     ratios = [
-        (*key, *(_ratio_text(_ratio_of(by_threads[count], kind)) for kind in kinds for count in threads))
+        (*key, *(_ratio_text(by_threads[count], kind) for kind in kinds for count in threads))
         for key, by_threads in runs.items()
         if key[1] != first
     ]
@@ -188,11 +188,8 @@ def _rate_text(runs: Runs, peak: float | None) -> str:
     return f" ({format_count(round(rate))} MAC/s with {run.threads} thread{'s'[: run.threads - 1]}{share})"
 
 
-def _ratio_of(run: CaseResult, kind: str) -> Ratio | None:
-    return run.network_ratio if kind == "network" else run.ratio
-
-
-def _ratio_text(ratio: Ratio | None) -> str:
+def _ratio_text(run: CaseResult, kind: str) -> str:
+    ratio = run.network_ratio if kind == "network" else run.ratio
     return "" if ratio is None else f"{ratio.value:.2f} +-{(ratio.high - ratio.low) / 2:.2f}"
 
 
