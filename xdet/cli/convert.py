@@ -47,7 +47,7 @@ class Converting:
         float16: Weights and activations of a float network in float16; the head stays float32.
         freeze_thresholds: Thresholds as constants, not optional inputs.
         any_size: Take photographs of any size: the resize rule is in the file.
-        quantize: Quantise a float Keras or ONNX model to int8, by calibration; some NPUs run per-tensor faster.
+        quantize: Quantise a float Keras or ONNX model to int8, by calibration; per-tensor runs faster on some NPUs.
         symmetric: With --quantize: all zero-points 0, as TensorRT and many NPUs demand.
         calibration DIR: Photographs that tell the ranges, for --quantize and --float16.
         percentile F: Share of values that ranges keep, such as 99.99 [default: all].

@@ -130,6 +130,7 @@ def test_every_command_has_help_with_an_example_that_80_columns_show(
     assert result.returncode == 0
     assert f"xdet {command}" in result.stdout.split("Examples:")[1]
     assert [line for line in result.stdout.splitlines() if len(line) > 80] == []
+    assert re.findall(r"\w-$", result.stdout, re.MULTILINE) == []  # a word that ends on the next line
 
 
 @pytest.mark.parametrize("command", COMMANDS)
