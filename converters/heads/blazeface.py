@@ -134,9 +134,10 @@ class BlazeFace(CellHead):
         half = len(outputs) // 2
         boxes = nodes.concat(writer, outputs[:half], "head/raw_boxes", axis=1)
         scores = nodes.concat(writer, outputs[half:], "head/raw_scores", axis=1)
-        names, sizes = ["head/raw_xy", "head/raw_wh", "head/keypoints"], [2, 2, 2 * self.num_keypoints]
-        count = 3 if self.num_keypoints else 2
-        raw_xy, raw_wh = nodes.split(writer, boxes, sizes[:count], names[:count], axis=2)[:2]
+        sizes = {"head/raw_xy": 2, "head/raw_wh": 2}
+        if self.num_keypoints:
+            sizes["head/keypoints"] = 2 * self.num_keypoints
+        raw_xy, raw_wh, *_ = nodes.split(writer, boxes, sizes, axis=2)
         image = np.array(self.image_wh, np.float32)
         moves = writer.op("Div", [raw_xy, (image, "head/image_wh")], "head/moves_of_centers")
         centers = writer.op("Add", [moves, (self._centers(), "head/cell_centers")], "head/centers")
@@ -153,8 +154,8 @@ class BlazeFace(CellHead):
     def keypoint_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> ir.Value:
         """The twin of ``decode_keypoints``."""
         boxes = nodes.concat(writer, outputs[: len(outputs) // 2], "head/raw_keypoint_boxes", axis=1)
-        names = ["head/place", "head/raw_keypoints"]
-        raw = nodes.split(writer, boxes, [4, 2 * self.num_keypoints], names, axis=2)[1]
+        sizes = {"head/place": 4, "head/raw_keypoints": 2 * self.num_keypoints}
+        _, raw = nodes.split(writer, boxes, sizes, axis=2)
         image, centers = self._for_keypoints()
         moves = writer.op("Div", [raw, (image, "head/keypoint_image_wh")], "head/keypoint_moves")
         return writer.op("Add", [moves, (centers, "head/keypoint_centers")], "head/keypoints_xy")

@@ -213,8 +213,8 @@ class YoloV3(AnchorHead):
     def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
         """The twin of ``decode``."""
         rows = self._row_nodes(writer, outputs)
-        names = ["head/raw_xy", "head/raw_wh", "head/raw_objectness", "head/class_logits"]
-        xy, wh, objectness, classes = nodes.split(writer, rows, [2, 2, 1, self.num_classes], names, axis=2)
+        sizes = {"head/raw_xy": 2, "head/raw_wh": 2, "head/raw_objectness": 1, "head/class_logits": self.num_classes}
+        xy, wh, objectness, classes = nodes.split(writer, rows, sizes, axis=2)
         scales, shift = self._scales_and_shift()
         offsets = nodes.sigmoid(writer, xy, "head/offsets_xy")
         if scales is not None:
@@ -319,9 +319,10 @@ class YoloV5Raw(AnchorHead):
 
     def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
         """The twin of ``decode``."""
-        names = ["head/activated_xy", "head/activated_wh", "head/objectness", "head/class_probabilities"]
+        sizes = {"head/activated_xy": 2, "head/activated_wh": 2, "head/objectness": 1}
+        sizes["head/class_probabilities"] = self.num_classes
         activated = nodes.sigmoid(writer, self._row_nodes(writer, outputs), "head/activated")
-        xy, wh, objectness, classes = nodes.split(writer, activated, [2, 2, 1, self.num_classes], names, axis=2)
+        xy, wh, objectness, classes = nodes.split(writer, activated, sizes, axis=2)
         offsets = writer.op("Add", [xy, xy], "head/offsets_xy")
         centers = self._center_nodes(writer, offsets, 0.5)
         squares = writer.op("Mul", [wh, wh], "head/squares_wh")

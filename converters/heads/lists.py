@@ -157,10 +157,11 @@ class YoloV5(DecodedHead):
 
     def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
         """The twin of ``decode``."""
-        names = ["head/centers_xy_raw", "head/sizes_wh_raw", "head/objectness", "head/class_probabilities"]
-        parts = nodes.split(writer, outputs[0], [2, 2, 1, self.num_classes], names, axis=2)
-        boxes = self._corner_nodes(writer, parts[0], parts[1], "head/boxes", axis=-1)
-        return boxes, writer.op("Mul", parts[2:], "head/scores")
+        sizes = {"head/centers_xy_raw": 2, "head/sizes_wh_raw": 2, "head/objectness": 1}
+        sizes["head/class_probabilities"] = self.num_classes
+        xy, wh, objectness, classes = nodes.split(writer, outputs[0], sizes, axis=2)
+        boxes = self._corner_nodes(writer, xy, wh, "head/boxes", axis=-1)
+        return boxes, writer.op("Mul", [objectness, classes], "head/scores")
 
     def encode(self, boxes_xyxy: Float32, scores: Float32) -> tuple[Float32, ...]:
         """Raw outputs of boxes and scores; see ``Head``."""
@@ -199,9 +200,9 @@ class YoloV8(DecodedHead):
 
     def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
         """Splits and divides along contiguous rows, and transposes only the results."""
-        names = ["head/centers_xy_raw", "head/sizes_wh_raw", "head/scores_by_class"]
-        centers, sizes, scores = nodes.split(writer, outputs[0], [2, 2, self.num_classes], names, axis=1)
-        boxes = self._corner_nodes(writer, centers, sizes, "head/boxes_by_corner", axis=1)
+        sizes = {"head/centers_xy_raw": 2, "head/sizes_wh_raw": 2, "head/scores_by_class": self.num_classes}
+        xy, wh, scores = nodes.split(writer, outputs[0], sizes, axis=1)
+        boxes = self._corner_nodes(writer, xy, wh, "head/boxes_by_corner", axis=1)
         return (
             writer.op("Transpose", [boxes], "head/boxes", perm=[0, 2, 1]),
             writer.op("Transpose", [scores], "head/scores", perm=[0, 2, 1]),
@@ -277,8 +278,8 @@ class Yolox(CellHead):
     def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
         """The twin of ``decode``."""
         rows = self._row_nodes(writer, outputs) if self.separate else outputs[0]
-        names = ["head/raw_xy", "head/raw_wh", "head/objectness_raw", "head/classes_raw"]
-        xy, wh, objectness, classes = nodes.split(writer, rows, [2, 2, 1, self.num_classes], names, axis=2)
+        sizes = {"head/raw_xy": 2, "head/raw_wh": 2, "head/objectness_raw": 1, "head/classes_raw": self.num_classes}
+        xy, wh, objectness, classes = nodes.split(writer, rows, sizes, axis=2)
         centers = self._center_nodes(writer, xy)
         boxes = nodes.exponential_boxes(writer, centers, wh, self._priors_wh(), of="cell")
         if not self.activated:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import onnx_ir as ir
 
@@ -57,11 +57,9 @@ def exponential_boxes(
     return clipped_corners(writer, centers, half_sizes, "head/boxes", axis=axis)
 
 
-def split(
-    writer: GraphWriter, value: ir.Value, sizes: Sequence[int], names: Sequence[str], *, axis: int
-) -> Sequence[ir.Value]:
-    """Cut a value into parts of these sizes along an axis."""
-    return writer.ops("Split", [value, ([*sizes], "head/part_sizes")], names, axis=axis)
+def split(writer: GraphWriter, value: ir.Value, sizes: Mapping[str, int], *, axis: int) -> Sequence[ir.Value]:
+    """Cut a value into named parts of these sizes along an axis."""
+    return writer.ops("Split", [value, ([*sizes.values()], "head/part_sizes")], [*sizes], axis=axis)
 
 
 def concat(writer: GraphWriter, values: Sequence[ir.Value], name: str, *, axis: int) -> ir.Value:

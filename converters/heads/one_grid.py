@@ -113,8 +113,8 @@ class FastestDet(OneGridHead):
     def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
         """The twin of ``decode``."""
         rows = self._row_nodes(writer, outputs)
-        names = ["head/objectness", "head/raw_xy", "head/raw_wh", "head/class_probabilities"]
-        objectness, xy, wh, classes = nodes.split(writer, rows, [1, 2, 2, self.num_classes], names, axis=2)
+        sizes = {"head/objectness": 1, "head/raw_xy": 2, "head/raw_wh": 2, "head/class_probabilities": self.num_classes}
+        objectness, xy, wh, classes = nodes.split(writer, rows, sizes, axis=2)
         one, two = writer.constant(np.float32(1), "head/one_cell"), writer.constant(np.float32(2), "head/two")
         halved = nodes.sigmoid(writer, writer.op("Mul", [two, xy], "head/double_xy"), "head/sigmoid_xy")
         tanh = writer.op("Sub", [writer.op("Mul", [two, halved], "head/doubled_xy"), one], "head/tanh_xy")
@@ -188,12 +188,12 @@ class Fomo(OneGridHead):
         grid = outputs[0]
         if not self.activated:
             grid = writer.op("Softmax", [grid], "head/probabilities", axis=3)
-        names = ["head/background", "head/grid_scores"]
-        scores = nodes.split(writer, grid, [1, self.num_classes], names, axis=3)[1]
+        sizes = {"head/background": 1, "head/grid_scores": self.num_classes}
+        _, scores = nodes.split(writer, grid, sizes, axis=3)
         if self.merge:
             scores = self._peak_nodes(writer, scores)
-        sizes = [-1, self.num_boxes, self.num_classes], "head/scores_shape"
-        scores = writer.op("Reshape", [scores, sizes], "head/scores")
+        flat = [-1, self.num_boxes, self.num_classes], "head/scores_shape"
+        scores = writer.op("Reshape", [scores, flat], "head/scores")
         # the same boxes for every image
         shape = writer.op("Shape", [outputs[0]], "head/grid_shape")
         batch = writer.op("Slice", [shape, ([0], "head/batch_0"), ([1], "head/batch_1")], "head/batch")

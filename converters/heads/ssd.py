@@ -249,8 +249,8 @@ class Ssd(Head):
         """The twin of ``decode``."""
         arrays = outputs
         if self.joined:
-            names = [f"head/{part}" for part in self.parts]
-            arrays = nodes.split(writer, outputs[0], self._widths(), names, axis=2)
+            widths = {f"head/{part}": width for part, width in zip(self.parts, self._widths(), strict=True)}
+            arrays = nodes.split(writer, outputs[0], widths, axis=2)
         parts = dict(zip(self.parts, arrays, strict=True))
         offsets, priors = parts["offsets"], parts.get("priors")
         if self.scales != (1, 1, 1, 1):
@@ -264,15 +264,14 @@ class Ssd(Head):
         return decoded, self._score_nodes(writer, parts["scores"])
 
     def _center_nodes(self, writer: GraphWriter, offsets: ir.Value, priors: ir.Value | None, name: str) -> ir.Value:
-        names = ["head/offsets_of_centers", "head/logarithms_of_sizes"]
-        xy, wh = nodes.split(writer, offsets, [2, 2], names, axis=2)
+        xy, wh = nodes.split(writer, offsets, {"head/offsets_of_centers": 2, "head/logarithms_of_sizes": 2}, axis=2)
         if priors is None:
             centers_xy, sizes_wh = np.split(self._priors(), 2, axis=1)
             low = writer.constant(centers_xy, "head/prior_centers")
             sizes = writer.constant(sizes_wh, "head/prior_sizes")
             half_sizes = writer.constant(sizes_wh / np.float32(2), "head/half_prior_sizes")
         else:
-            low, sizes = nodes.split(writer, priors, [2, 2], ["head/prior_centers", "head/prior_sizes"], axis=2)
+            low, sizes = nodes.split(writer, priors, {"head/prior_centers": 2, "head/prior_sizes": 2}, axis=2)
             half_sizes = writer.op("Div", [sizes, (np.float32(2), "head/two")], "head/half_prior_sizes")
         moved = writer.op("Mul", [xy, sizes], "head/moves_of_centers")
         centers = writer.op("Add", [moved, low], "head/centers")
@@ -290,12 +289,12 @@ class Ssd(Head):
             corners = writer.constant(own, "head/prior_corners")
             both = writer.constant(np.tile(own[:, 2:4] - own[:, 0:2], 2), "head/prior_sizes")
         else:
-            low, high = nodes.split(writer, priors, [2, 2], ["head/prior_low", "head/prior_high"], axis=2)
+            low, high = nodes.split(writer, priors, {"head/prior_low": 2, "head/prior_high": 2}, axis=2)
             size = writer.op("Sub", [high, low], "head/prior_size")
             corners, both = priors, writer.op("Concat", [size, size], "head/prior_sizes", axis=2)
         moved = writer.op("Mul", [offsets, both], "head/moves_of_corners")
-        names = ["head/first_corners", "head/second_corners_raw"]
-        first, second = nodes.split(writer, writer.op("Add", [moved, corners], "head/corners"), [2, 2], names, axis=2)
+        both = writer.op("Add", [moved, corners], "head/corners")
+        first, second = nodes.split(writer, both, {"head/first_corners": 2, "head/second_corners_raw": 2}, axis=2)
         second = writer.op("Max", [first, second], "head/second_corners")
         if not self.clipped:
             return writer.op("Concat", [first, second], name, axis=2)
@@ -305,8 +304,8 @@ class Ssd(Head):
         if self.activation == "softmax":
             scores = writer.op("Softmax", [scores], "head/class_probabilities", axis=2)
         if self.background:
-            names = ["head/background", "head/scores_of_classes"]
-            scores = nodes.split(writer, scores, [1, self.num_classes], names, axis=2)[1]
+            sizes = {"head/background": 1, "head/scores_of_classes": self.num_classes}
+            _, scores = nodes.split(writer, scores, sizes, axis=2)
         return nodes.sigmoid(writer, scores, "head/scores") if self.activation == "sigmoid" else scores
 
     def default_boxes(self) -> Float32:

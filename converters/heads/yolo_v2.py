@@ -149,8 +149,8 @@ class YoloV2(CellHead):
     def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
         """The twin of ``decode``."""
         rows = self._row_nodes(writer, outputs)
-        names = ["head/raw_xy", "head/raw_wh", "head/raw_objectness", "head/class_logits"]
-        xy, wh, objectness, class_logits = nodes.split(writer, rows, [2, 2, 1, self.num_classes], names, axis=2)
+        sizes = {"head/raw_xy": 2, "head/raw_wh": 2, "head/raw_objectness": 1, "head/class_logits": self.num_classes}
+        xy, wh, objectness, class_logits = nodes.split(writer, rows, sizes, axis=2)
         centers = self._center_nodes(writer, nodes.sigmoid(writer, xy, "head/offsets_xy"), one_grid=True)
         boxes = nodes.exponential_boxes(writer, centers, wh, self._priors_wh(), axis=2)
         confidence = nodes.sigmoid(writer, objectness, "head/objectness")
