@@ -48,6 +48,7 @@ from converters.passes.base import (
     remove_unread,
     take_over,
 )
+from converters.passes.weights import node_of
 from converters.spec import CONTRACT_NAMES
 
 if TYPE_CHECKING:
@@ -132,8 +133,15 @@ class ChannelChoice(Rewrite):
         channels = _chosen_channels(source, steps)
         if channels is None:
             raise DeclinedError(f"its {len(steps)} steps do more than to choose channels")
-        _replace(graph, source, value, channels)
-        return Changed(f"{value.name}: {len(channels)} channels of {source.name}")
+        what = f"{value.name}: {len(channels)} channels of {source.name}"
+        writer, name = GraphWriter.inserting(graph, node_of(value)), f"{value.name}/channels"
+        if (np.diff(channels) == 1).all():
+            starts, ends = ([int(channels[0])], f"{name}/starts"), ([int(channels[-1]) + 1], f"{name}/ends")
+            result = writer.op("Slice", [source, starts, ends, ([1], f"{name}/axes")], name)
+        else:
+            result = writer.op("Gather", [source, (channels.astype(np.int64), f"{name}/indices")], name, axis=1)
+        take_over(graph, result, value)
+        return Changed(what)
 
 
 def _segment(end: ir.Value) -> tuple[ir.Value, Steps] | None:
@@ -189,16 +197,3 @@ def _moved(node: ir.Node, value: ir.Value, array: NDArray[Any]) -> NDArray[Any] 
         return MOVERS[node.op_type](node, array, operands)[node.outputs.index(value)]
     except (ValueError, IndexError, NotImplementedError):
         return None
-
-
-def _replace(graph: ir.Graph, source: ir.Value, end: ir.Value, channels: NDArray[np.int64]) -> None:
-    last = producer(end)
-    assert last is not None  # noqa: S101 - a chain has steps
-    writer, name = GraphWriter.inserting(graph, last), f"{end.name}/channels"
-    steps = np.unique(np.diff(channels)) if len(channels) > 1 else np.ones(1, np.int64)
-    if len(steps) == 1 and steps[0] == 1:
-        starts, ends = ([int(channels[0])], f"{name}/starts"), ([int(channels[-1]) + 1], f"{name}/ends")
-        result = writer.op("Slice", [source, starts, ends, ([1], f"{name}/axes")], name)
-    else:
-        result = writer.op("Gather", [source, (channels.astype(np.int64), f"{name}/indices")], name, axis=1)
-    take_over(graph, result, end)
