@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from converters.errors import counted
 from xdet.inspection.coverage import RENAMED
 from xdet.writing.blocks import Items, Report, Section, Table, Text
+from xdet.writing.files import to_json
 from xdet.writing.text import format_count, format_duration, format_share, format_size, image_names
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ def benchmark_to_json(benchmark: Benchmark) -> str:
     """JSON text with a final newline; times in seconds, memory in bytes."""
     names = model_names(benchmark)
     document = {
-        "schema": BENCHMARK_SCHEMA,
-        "version": BENCHMARK_VERSION,
         "machine": asdict(benchmark.machine),
         "options": asdict(benchmark.options),
         "images": {"count": benchmark.images, "embedded": benchmark.embedded_images},
@@ -43,7 +41,7 @@ def benchmark_to_json(benchmark: Benchmark) -> str:
         "int8_peak": benchmark.int8_peak,
         "notes": list(benchmark.notes),
     }
-    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return to_json(BENCHMARK_SCHEMA, BENCHMARK_VERSION, document)
 
 
 def benchmark_report(benchmark: Benchmark) -> Report:

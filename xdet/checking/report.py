@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections import Counter
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -13,6 +11,7 @@ from converters.files import FINISHED
 from xdet.checking.tolerance import tolerance_text
 from xdet.runtimes.table import usual_runtime
 from xdet.writing.blocks import Cell, Folded, Items, Report, Section, Strips, Table, Text, Verdict, Wrong
+from xdet.writing.files import to_json
 from xdet.writing.terminal import report_text
 from xdet.writing.text import format_count, format_distance, format_share
 
@@ -95,14 +94,13 @@ STATED_BY = {
 }
 MOST_LINES = 12  # of changes on a terminal; the JSON has all
 STRIPS = ("accumulated", "local", "kernel")
+SELFTEST_KEYS = ("runtime", "verdict", "bound_lsb", "agreement", "exact_kernels", "plain")
 
 
 def check_to_json(result: CheckResult) -> str:
     """JSON text with a final newline; equal results give equal bytes. A distance that is infinite is null."""
     data = asdict(result)
     document = {
-        "schema": CHECK_SCHEMA,
-        "version": CHECK_VERSION,
         "passed": result.passed,
         "complete": result.complete,
         "model": {"name": data.pop("model"), "sha256": data.pop("model_sha256")},
@@ -115,10 +113,10 @@ def check_to_json(result: CheckResult) -> str:
         first = {"first_fault": None if fault is None else fault.tensor}
         document["layers"] = {**first, **data["layers"], "layers": layers}
     document["other_cpus"] = [
-        {"cpu": cpu.cpu, "status": cpu.status, **entry, "selftest": _selftest_entry(cpu.selftest)}
+        {"cpu": cpu.cpu, "status": cpu.status, **entry, "selftest": _selftest_entry(entry["selftest"])}
         for cpu, entry in zip(result.other_cpus, data["other_cpus"], strict=True)
     ]
-    return json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return to_json(CHECK_SCHEMA, CHECK_VERSION, document)
 
 
 def _layer_entry(layer: LayerResult) -> dict[str, Any]:
@@ -141,23 +139,17 @@ def _layer_entry(layer: LayerResult) -> dict[str, Any]:
     }
 
 
-def _selftest_entry(selftest: SelfTest | None) -> dict[str, Any] | None:
+def _selftest_entry(selftest: dict[str, Any] | None) -> dict[str, Any] | None:
     """A self-test there, without the model, and with its comparisons in three numbers."""
     if selftest is None:
         return None
 
-    def entry(agreement: Agreement | None) -> dict[str, float] | None:
-        names = ("differing", "compared", "worst_lsb")
-        return None if agreement is None else {name: getattr(agreement, name) for name in names}
+    def entry(name: str) -> dict[str, float] | None:
+        agreement = selftest[name]
+        return agreement and {key: agreement[key] for key in ("differing", "compared", "worst_lsb")}
 
-    return {
-        "runtime": selftest.runtime,
-        "verdict": selftest.verdict,
-        "bound_lsb": selftest.bound_lsb,
-        "agreement": entry(selftest.agreement),
-        "exact_kernels": selftest.exact_kernels,
-        "plain": entry(selftest.plain),
-    }
+    kept = {name: selftest[name] for name in SELFTEST_KEYS}
+    return {**kept, "agreement": entry("agreement"), "plain": entry("plain")}
 
 
 def check_text(result: CheckResult, *, repro: bool = False, width: int | None = None) -> str:
@@ -462,11 +454,3 @@ def _change_blocks(result: CheckResult) -> Iterator[Block]:
     )
     lines = (f"{c.image}, {c.runtime}, box {c.anchor} {c.kind}: {c.cause}: {c.message}" for c in result.changes)
     yield Items(tuple(lines), title="One by one:", most=MOST_LINES, only="terminal")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(member) for key, member in value.items()}
-    return [_finite(member) for member in value] if isinstance(value, list | tuple) else value

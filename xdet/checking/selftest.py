@@ -9,8 +9,6 @@ here. The result is told as a report, or as JSON (schema ``xdet.selftest``, docs
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Literal
@@ -23,6 +21,7 @@ from xdet.model.file import read_document, read_model_file
 from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.table import open_model, split_runtime, usual_runtime
 from xdet.writing.blocks import Items, Report, Section
+from xdet.writing.files import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -190,12 +189,9 @@ def _compare(heads: NDArray[np.float32], vector: GoldenVector, file: str) -> Agr
 
 def selftest_to_json(result: SelfTest) -> str:
     """JSON text with a final newline; equal results give equal bytes. A distance that is infinite is null."""
-    data = {"schema": SELFTEST_SCHEMA, "version": SELFTEST_VERSION, **asdict(result)}
+    data = asdict(result)
     data["model"] = {"name": PurePath(result.model).name, "sha256": data.pop("sha256")}
-    for comparison in (data["agreement"], data["plain"]):
-        if comparison is not None and math.isinf(comparison["worst_lsb"]):
-            comparison["worst_lsb"] = None
-    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return to_json(SELFTEST_SCHEMA, SELFTEST_VERSION, data)
 
 
 def selftest_report(result: SelfTest) -> Report:

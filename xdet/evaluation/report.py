@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import asdict
 from itertools import cycle
 from pathlib import PurePath
@@ -13,7 +12,7 @@ from xdet.errors import import_extra
 from xdet.evaluation.dataset import IGNORED
 from xdet.evaluation.scoring import RECALLS, RESAMPLES
 from xdet.writing.blocks import Items, Report, Section, Table, Text
-from xdet.writing.files import SOFTWARE, write_bytes
+from xdet.writing.files import SOFTWARE, to_json, write_bytes
 from xdet.writing.text import format_duration, image_names
 
 if TYPE_CHECKING:
@@ -38,8 +37,6 @@ def evaluation_to_json(evaluation: Evaluation) -> str:
     options = asdict(evaluation.options)
     results = named_results(evaluation)
     document = {
-        "schema": EVALUATION_SCHEMA,
-        "version": EVALUATION_VERSION,
         "protocol": options.pop("protocol"),
         "metrics": evaluation.results[0].score.metrics,
         "options": options,
@@ -78,7 +75,7 @@ def evaluation_to_json(evaluation: Evaluation) -> str:
         "ignored": evaluation.ignored,
         "problems": [problem.message for problem in evaluation.problems],
     }
-    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return to_json(EVALUATION_SCHEMA, EVALUATION_VERSION, document)
 
 
 def evaluation_report(evaluation: Evaluation) -> Report:

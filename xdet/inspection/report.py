@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from converters.description.precedence import TITLES
 from converters.description.values import ASSUMED as ASSUMED_BY
 from converters.spec.document import dialect_of
 from xdet.writing.blocks import Facts, Report, Section, Table
+from xdet.writing.files import to_json
 from xdet.writing.text import format_count, format_kib, format_share, format_size
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ ASSUMED = "  (assumed: nobody states it)"
 
 def inspection_to_json(inspection: Inspection) -> str:
     """JSON text with a final newline; the metadata document is nested as it stands in the file."""
-    data = {"schema": INSPECTION_SCHEMA, "version": INSPECTION_VERSION, **asdict(inspection)}
+    data = asdict(inspection)
     if inspection.spec is not None:
         data["spec"] = inspection.spec.to_dict()
     if inspection.document is not None:
         data["document"]["spec"] = inspection.document.spec.to_dict()
-    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    return to_json(INSPECTION_SCHEMA, INSPECTION_VERSION, data)
 
 
 def inspection_report(inspection: Inspection) -> Report:

@@ -10,6 +10,8 @@ process is cut off. Any other file is refused, and keeps every byte.
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import re
 import sys
@@ -35,6 +37,20 @@ MODEL_MARK = re.compile(rb"\x08.\x12\x04xdet", re.DOTALL)  # ONNX: ir_version, t
 PAGE_START = '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="generator" content="xdet">'
 PAGE_MARK = re.compile(re.escape(PAGE_START.encode()))
 LARGEST_GROWN = 1 << 30  # bytes of a file of lines: about 100,000 photographs with 100 boxes each
+
+
+def to_json(schema: str, version: int, members: Mapping[str, Any]) -> str:
+    """A result as JSON text with a final newline; equal members give equal bytes; inf and NaN are null."""
+    document = {"schema": schema, "version": version, **members}
+    return json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(member) for key, member in value.items()}
+    return [_finite(member) for member in value] if isinstance(value, list | tuple) else value
 
 
 def json_mark(schema: str) -> re.Pattern[bytes]:

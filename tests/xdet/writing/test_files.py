@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
 import pytest
 
 from xdet.errors import OutputError
-from xdet.writing.files import make_folder, write_bytes, write_text
+from xdet.writing.files import json_mark, make_folder, to_json, write_bytes, write_text
 
 
 def test_a_file_is_written_and_replaced_without_leftovers(tmp_path: Path) -> None:
@@ -22,6 +23,13 @@ def test_a_file_is_written_and_replaced_without_leftovers(tmp_path: Path) -> Non
 def test_a_name_that_is_no_utf_8_is_written_escaped(tmp_path: Path) -> None:
     write_text(tmp_path / "a.json", '"\udce9"')
     assert (tmp_path / "a.json").read_bytes() == b'"\\udce9"'
+
+
+def test_json_begins_with_its_mark_and_has_null_for_what_no_reader_of_json_takes() -> None:
+    text = to_json("xdet.made", 3, {"b": (math.inf, {"c": math.nan}), "a": [1, 0.5, "caf\u00e9"]})
+    assert json_mark("xdet.made").match(text.encode())
+    assert "".join(text.split()) == '{"schema":"xdet.made","version":3,"b":[null,{"c":null}],"a":[1,0.5,"caf\u00e9"]}'
+    assert text.endswith("}\n")
 
 
 def test_a_failed_replacement_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
