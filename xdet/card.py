@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from converters.errors import counted
 from converters.files import FINISHED
 from converters.sources import SOURCES
 from xdet.bench import BenchOptions, run_benchmark
@@ -19,7 +20,7 @@ from xdet.bench.report import HEADERS, benchmark_rows, machine_text, noise_lines
 from xdet.detection.detector import Detector
 from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
 from xdet.evaluation.evaluate import evaluate, evaluated_files
-from xdet.evaluation.report import comparison_blocks, metrics_table
+from xdet.evaluation.report import comparison_blocks, crowds_words, metrics_table
 from xdet.inspection import inspect
 from xdet.inspection.report import COLORS, head_lines, rescaling_text, tensor_text
 from xdet.model.file import read_model_file
@@ -316,12 +317,13 @@ def _time_blocks(content: CardContent) -> Iterator[Block]:
 def _accuracy_blocks(content: CardContent) -> Iterator[Block]:
     evaluation = content.evaluation
     options, limits = evaluation.options, evaluation.options.thresholds
-    crowds = f", {evaluation.num_crowds} crowds ignored" if evaluation.num_crowds else ""
+    photographs = counted(evaluation.num_images, "photograph", "photographs")
+    truths = counted(evaluation.num_truths, "box", "boxes")
     yield Text(
-        f"Protocol {options.protocol}: {evaluation.num_images} photographs, {evaluation.num_truths} boxes of "
-        f"{', '.join(evaluation.class_names)}{crowds}; score > {limits.score}, suppression at IoU > {limits.iou}, at "
-        f"most {limits.max_detections} detections per image. In per cent; figures of other protocols are not "
-        "comparable."
+        f"Protocol {options.protocol}: {photographs}, {truths} of {', '.join(evaluation.class_names)}"
+        f"{crowds_words(evaluation)}; score > {limits.score}, suppression at IoU > {limits.iou}, at most "
+        f"{counted(limits.max_detections, 'detection', 'detections')} per image. In per cent; figures of other "
+        "protocols are not comparable."
     )
     measured = metrics_table(evaluation)
     rows = (

@@ -114,7 +114,7 @@ def conversion_tables(benchmark: Benchmark) -> list[tuple[Block, ...]]:
     """Ratios, one row per graph and runtime; then the times behind them."""
     threads, runs = benchmark.options.threads, _runs(benchmark)
     kinds = ("network", "boxes") if any(result.ratio for result in benchmark.results) else ("network",)
-    titles = [f"{kind}, {count} thread{'s'[: count - 1]}" for kind in kinds for count in threads]
+    titles = [f"{kind}, {counted(count, 'thread', 'threads')}" for kind in kinds for count in threads]
     first = next(iter(benchmark.results)).graph
     ratios = [
         (*key, *(_ratio_text(by_threads[count], kind) for kind in kinds for count in threads))
@@ -146,7 +146,7 @@ def operator_tables(benchmark: Benchmark) -> Iterator[tuple[Block, ...]]:
         runs = {count: run for count, run in by_threads.items() if run.operators}
         if runs:
             name = f"{model}{f' for {graph}' if graph else ''} on {runtime}"
-            titles = tuple(f"{count} thread{'s'[: count - 1]}" for count in runs)
+            titles = tuple(counted(count, "thread", "threads") for count in runs)
             yield (
                 Text(f"Operators of the network of {name}{_rate_text(runs, benchmark.int8_peak)}:"),
                 Table(("operator", "node", *titles, "share"), tuple(_operator_rows(list(runs.values()))), keys=2),
@@ -174,7 +174,7 @@ def _operator_rows(runs: Sequence[CaseResult]) -> Iterator[tuple[str, ...]]:
 
 
 def _operator_row(kind: str, name: str, seconds: Sequence[float], whole: float) -> tuple[str, ...]:
-    return (kind, name, *(f"{1e6 * each:.0f} us" for each in seconds), f"{seconds[0] / whole:.1%}")
+    return (kind, name, *(f"{1e6 * each:.0f} us" for each in seconds), format_share(seconds[0], whole))
 
 
 def _rate_text(runs: Runs, peak: float | None) -> str:
@@ -183,7 +183,7 @@ def _rate_text(runs: Runs, peak: float | None) -> str:
         return ""
     rate = run.coverage.macs_total / run.network.median_s
     share = f", {rate / peak:.2f} of the int8 peak of one thread ({format_count(round(peak))})" if peak else ""
-    return f" ({format_count(round(rate))} MAC/s with {run.threads} thread{'s'[: run.threads - 1]}{share})"
+    return f" ({format_count(round(rate))} MAC/s with {counted(run.threads, 'thread', 'threads')}{share})"
 
 
 def _ratio_text(run: CaseResult, kind: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from converters.errors import counted
 from converters.spec import NETWORK_IMAGE
 from xdet.checking.result import Finding
 from xdet.checking.runs import copies_at
@@ -69,7 +70,7 @@ def _compare(inputs: CheckInputs, model: ModelFile, choices: RuntimeChoices, run
             heads_off += head_off
             where = f"image {index + 1}, {photograph.size_wh[0]} x {photograph.size_wh[1]}"
             if head_off and has_rule(run.name, "rounds_steps"):
-                problems.append(f"{where}: {head_off} values of the raw head differ, though the picture is equal")
+                problems.append(f"{where}: {_head_words(head_off)}, though the picture is equal")
             elif compared and not head_off:
                 thresholds, boxes = compared[0]
                 wanted = boxes.boxes_xyxy[index, : boxes.num_detections[index]]
@@ -89,7 +90,7 @@ def _moved(detections: BatchDetections, boxes_xyxy: NDArray[np.float32], anchors
     """How a photograph's boxes differ from those that belong to it; None where they do not."""
     rows = int(detections.num_detections[0])
     if rows != len(boxes_xyxy):
-        return f"{rows} boxes, expected {len(boxes_xyxy)} as in the prepared picture"
+        return f"{counted(rows, 'box', 'boxes')}, expected {len(boxes_xyxy)} as in the prepared picture"
     if not np.array_equal(detections.anchors[0], anchors):
         return "other boxes than in the prepared picture, though the raw head is equal"
     apart = float(np.abs(detections.boxes_xyxy[0, :rows] - boxes_xyxy).max(initial=0))
@@ -97,8 +98,12 @@ def _moved(detections: BatchDetections, boxes_xyxy: NDArray[np.float32], anchors
 
 
 def _note(count: int, pixels_off: int, values: int, levels: int, heads_off: int) -> str:
-    shown = f"{count} photograph{'s' if count != 1 else ''} as decoded"
+    shown = f"{counted(count, 'photograph', 'photographs')} as decoded"
     if not pixels_off:
-        head = "head and boxes, too" if not heads_off else f"{heads_off:,} values of the raw head differ"
+        head = "head and boxes, too" if not heads_off else _head_words(heads_off)
         return f"made the prepared picture of {shown}: 0 of {values:,} values differ; {head}"
     return f"made another picture of {shown}: {pixels_off:,} of {values:,} values differ, by at most {levels} of 255"
+
+
+def _head_words(differing: int) -> str:
+    return f"{counted(differing, 'value', 'values')} of the raw head {'differs' if differing == 1 else 'differ'}"

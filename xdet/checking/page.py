@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from converters.errors import counted
 from xdet.checking.report import CHANGE_CAUSES, TITLES, check_report, status_of
 from xdet.checking.tolerance import tolerance_text
 from xdet.detections import Detections
@@ -181,7 +182,7 @@ def _proven(result: CheckResult) -> Iterator[Block]:
     if result.proven:
         rows = tuple((p.tensor, p.kind, p.source, p.written, p.proof) for p in result.proven)
         table = Table(("tensor", "what", "source", "written", "proof"), rows)
-        yield Folded(f"{len(rows)} numbers", (table,))
+        yield Folded(counted(len(rows), "number", "numbers"), (table,))
 
 
 def _surroundings(result: CheckResult, where: Surroundings) -> Facts:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import counted
 from converters.files import FINISHED
+from xdet.checking.selftest import agreement_words
 from xdet.checking.tolerance import tolerance_text
 from xdet.runtimes.table import usual_runtime
-from xdet.writing.blocks import Cell, Folded, Items, Report, Section, Strips, Table, Text, Verdict, Wrong
+from xdet.writing.blocks import Cell, Folded, Items, Report, Section, Strips, Table, Text, Verdict, Wrong, counted_value
 from xdet.writing.files import to_json
 from xdet.writing.terminal import report_text
 from xdet.writing.text import format_count, format_distance, format_share
@@ -18,7 +19,6 @@ from xdet.writing.text import format_count, format_distance, format_share
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from converters.integer.golden import Agreement
     from xdet.checking.result import (
         CheckResult,
         CpuCheck,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     )  # fmt: skip
     from xdet.checking.selftest import SelfTest
     from xdet.inspection.coverage import Coverage
-    from xdet.writing.blocks import Block, Inline, Status
+    from xdet.writing.blocks import Block, Inline, Status, Value
 
 CHECK_SCHEMA = "xdet.check"
 CHECK_VERSION = 1
@@ -215,8 +215,7 @@ def layer_advice(result: CheckResult, *, repro: bool = False) -> str:
 
 
 def _lead(result: CheckResult) -> Iterator[Inline]:
-    count = len(result.images)
-    yield f"{result.model} against {result.source}, ", count, " photograph" if count == 1 else " photographs"
+    yield f"{result.model} against {result.source}, ", *counted_value(len(result.images), "photograph", "photographs")
     if result.output_uncompared:
         yield f"NOT COMPARED: the output of the two: {result.output_uncompared}"
     if result.uncompared:
@@ -246,7 +245,11 @@ def _runtime_blocks(result: CheckResult) -> Iterator[Block]:
     yield Text(f"Runtimes of the source: {sources}.", soft=True, only="page")
     counts = [(run.name, run.images) for run in result.runs]
     counts += zip(result.source_runs, result.source_images, strict=True)
-    fewer = ((f"{name} ran on ", count, " photographs") for name, count in counts if count < len(result.images))
+    fewer = (
+        (f"{name} ran on ", *counted_value(count, "photograph", "photographs"))
+        for name, count in counts
+        if count < len(result.images)
+    )
     yield Items((*fewer, *runtime_notes(result.runs), *map(missing_text, result.missing)))
 
 
@@ -316,22 +319,16 @@ def _other_versions(cpu: OtherCpu, result: CheckResult) -> str:
 
 def selftest_words(selftest: SelfTest) -> str:
     """The verdict, its numbers, and what a program gets that does not ask for the exact kernels."""
-    message = f"{selftest.verdict}: {_distance_words(selftest.agreement)}"
+    message = f"{selftest.verdict}: {agreement_words(selftest.agreement)}"
     if selftest.plain is not None:
-        message += f"; without {selftest.exact_kernels} = 1: {_distance_words(selftest.plain)}"
+        message += f"; without {selftest.exact_kernels} = 1: {agreement_words(selftest.plain)}"
     return message
-
-
-def _distance_words(agreement: Agreement) -> str:
-    message = f"{agreement.differing:,} of {agreement.compared:,} head values differ"
-    return f"{message}, by up to {format_distance(agreement.worst_lsb)} LSB" if agreement.differing else message
 
 
 def parts_words(check: CpuCheck) -> str:
     """How many photographs, and each part's status."""
     parts = ", ".join(f"{part.part} {part.status}" for part in check.parts)
-    count = len(check.images)
-    return f"{count} photograph{'s' * (count != 1)}: {parts}"
+    return f"{counted(len(check.images), 'photograph', 'photographs')}: {parts}"
 
 
 def troubles(cpu: OtherCpu) -> list[str]:
@@ -353,10 +350,10 @@ def _layer_blocks(result: CheckResult) -> Iterator[Block]:
         return
     fault = comparison.first_fault
     message = "none at fault" if fault is None else f"the first at fault is {fault.tensor!r}"
-    fused: tuple[Inline, ...] = ("has the same head",)
+    fused: tuple[Value, ...] = ("has the same head",)
     if comparison.fused_differs:
-        fused = ("differs in ", comparison.fused_differs, " values of the head")
-    yield Text((f"{counted(len(comparison.layers), 'layer', 'layers')} compared, {message}; the fused run ", *fused))  # type: ignore[arg-type]
+        fused = ("differs in ", *counted_value(comparison.fused_differs, "value", "values"), " of the head")
+    yield Text((f"{counted(len(comparison.layers), 'layer', 'layers')} compared, {message}; the fused run ", *fused))
     yield from (Text(line, soft=True) for line in _unit_lines(comparison))
     rows = tuple(_layer_row(i + 1, layer) for i, layer in enumerate(comparison.layers))
     faults = frozenset(i for i, layer in enumerate(comparison.layers) if layer.is_at_fault)

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Literal
 
+from converters.errors import counted
 from converters.files import FINISHED
 from converters.integer.golden import GENERATOR, NO_VECTOR, Agreement, compare_head, golden_image
 from converters.spec.document import INT8_ENTRY
@@ -22,6 +23,7 @@ from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.table import open_model, split_runtime, usual_runtime
 from xdet.writing.blocks import Items, Report, Section
 from xdet.writing.files import to_json
+from xdet.writing.text import format_distance
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -211,18 +213,21 @@ def selftest_report(result: SelfTest) -> Report:
 
 def _described(agreement: Agreement, bound_lsb: int) -> str:
     if agreement.exact:
-        return f"all {agreement.compared} head values have the golden bits"
-    allowed = f"{bound_lsb} allowed" if bound_lsb else "none allowed"
-    return (
-        f"{agreement.differing} of {agreement.compared} head values differ, "
-        f"by up to {agreement.worst_lsb:.3g} LSB ({allowed})"
-    )
+        return f"all {agreement.compared:,} head values have the golden bits"
+    return f"{agreement_words(agreement)} ({bound_lsb or 'none'} allowed)"
+
+
+def agreement_words(agreement: Agreement) -> str:
+    """How many head values are not the golden ones, and how far the worst of them is."""
+    message = f"{agreement.differing:,} of {agreement.compared:,} head values differ"
+    return f"{message}, by up to {format_distance(agreement.worst_lsb)} LSB" if agreement.differing else message
 
 
 def _advice(result: SelfTest) -> str:
     if result.agreement.off_lattice:
         return (
-            f"{result.agreement.off_lattice} values are no code of the head: the quantisation was stripped or changed; "
+            f"{counted(result.agreement.off_lattice, 'value is', 'values are')} no code of the head: the quantisation "
+            "was stripped or changed; "
             f"convert the source again, and deploy the file as xdet convert wrote it"
         )
     if result.runtime.endswith(":cpu"):

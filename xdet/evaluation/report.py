@@ -8,6 +8,7 @@ from itertools import cycle
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from converters.errors import counted
 from xdet.errors import import_extra
 from xdet.evaluation.dataset import IGNORED
 from xdet.evaluation.scoring import RECALLS, RESAMPLES
@@ -151,17 +152,25 @@ def _setting_lines(evaluation: Evaluation) -> Iterator[str]:
     hit = "" if options.eval_iou is None else f" a hit from IoU {options.eval_iou:g} on,"
     yield (
         f"Protocol {options.protocol}:{hit} score > {limits.score}, NMS IoU > {limits.iou}, at most "
-        f"{limits.max_detections} detections, crowds: {options.crowd}"
+        f"{counted(limits.max_detections, 'detection', 'detections')}, crowds: {options.crowd}"
         f"{', truncated input' if options.truncate_input else ''}"
     )
     classes = ", ".join(evaluation.class_names)
-    crowds = f", {evaluation.num_crowds} crowds ignored" if evaluation.num_crowds else ""
+    images = counted(evaluation.num_images, "image", "images")
+    truths = counted(evaluation.num_truths, "ground truth", "ground truths")
     yield (
-        f"{PurePath(evaluation.annotations).name}: {evaluation.num_images} images, {evaluation.num_truths} ground "
-        f"truths{crowds}; matched by name: {classes}"
+        f"{PurePath(evaluation.annotations).name}: {images}, {truths}{crowds_words(evaluation)}; matched by name: "
+        f"{classes}"
     )
     if evaluation.over_the_edge:
-        yield f"{evaluation.over_the_edge} boxes reach over their image's edge; they are kept as annotated"
+        boxes = counted(evaluation.over_the_edge, "box reaches", "boxes reach")
+        yield f"{boxes} over the edge of an image; kept as annotated"
+
+
+def crowds_words(evaluation: Evaluation) -> str:
+    """Crowds that were ignored, behind a comma; empty without any."""
+    crowds = evaluation.num_crowds
+    return f", {counted(crowds, 'crowd', 'crowds')} ignored" if crowds else ""
 
 
 def _class_table(evaluation: Evaluation) -> Table:
@@ -211,7 +220,8 @@ def save_precision_plot(path: Path, evaluation: Evaluation) -> None:
         label = f"{name} ({result.runtime})"
         axes.plot(RECALLS, result.score.precision, dashes, label=label, linewidth=1.5)
     options = evaluation.options
-    title = f"Protocol {options.protocol}, IoU {options.eval_iou or 0.5:g}, {evaluation.num_images} images"
+    images = counted(evaluation.num_images, "image", "images")
+    title = f"Protocol {options.protocol}, IoU {options.eval_iou or 0.5:g}, {images}"
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="Recall", ylabel="Precision", title=title)
     axes.grid(alpha=0.3)
     axes.legend(loc="upper right", fontsize="small")

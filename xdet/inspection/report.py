@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from converters.description.precedence import TITLES
 from converters.description.values import ASSUMED as ASSUMED_BY
+from converters.errors import counted
 from converters.spec.document import dialect_of
 from xdet.writing.blocks import Facts, Report, Section, Table
 from xdet.writing.files import to_json
@@ -117,10 +118,11 @@ def _lines(inspection: Inspection) -> Iterator[tuple[str, str]]:
     elif inspection.coverage_problem is not None:
         yield "Integer coverage", f"not known: {inspection.coverage_problem}"
     if inspection.two_scales:
+        tensors = counted(len(inspection.two_scales), "tensor is", "tensors are")
         yield (
             "Two scales",
-            f"{len(inspection.two_scales)} tensors are read with another scale than they were written with (--json "
-            "names them); compilers that keep one scale per tensor need --leaky-relu float",
+            f"{tensors} read with another scale than written with (--json lists them); compilers that keep one "
+            "scale per tensor need --leaky-relu float",
         )
     if inspection.spec is not None:
         yield from _spec_lines(inspection.spec)

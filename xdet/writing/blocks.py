@@ -197,6 +197,11 @@ def pieces(content: Inline) -> tuple[Value, ...]:
     return content if isinstance(content, tuple) else (content,)
 
 
+def counted_value(number: int, one: str, many: str) -> tuple[int, str]:
+    """A number with what it counts, as parts of a text; ``converters.errors.counted`` gives them as one string."""
+    return number, f" {one if number == 1 else many}"
+
+
 def plain(content: Inline) -> str:
     """A text without markup."""
     return "".join(piece.text if isinstance(piece, Code) else plain_value(piece) for piece in pieces(content))

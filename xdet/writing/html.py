@@ -13,6 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from converters.errors import counted
 from xdet.writing import blocks
 from xdet.writing.blocks import pieces, plain_value
 from xdet.writing.files import PAGE_START
@@ -213,7 +214,7 @@ def _strips(block: blocks.Strips) -> str:
         f'<div class=scroll tabindex=0 role=region aria-label=chart><svg width="{NAME + width * count + 2}" '
         f'height="{foot + 20}" role=img aria-label="{shown(block.title)}; the table below has the numbers">'
         f"{rows}<text x=0 y={foot + 14}>layer</text>{numbers}</svg></div>"
-        f"<p class='soft narrow'>{count} layers; the chart scrolls sideways.</p>"
+        f"<p class='soft narrow'>{counted(count, 'layer', 'layers')}; the chart scrolls sideways.</p>"
     )
 
 

@@ -69,7 +69,7 @@ def format_count(count: int) -> str:
     return str(count)
 
 
-def format_share(part: int, whole: int) -> str:
+def format_share(part: float, whole: float) -> str:
     """A share in per cent; only the whole is 100.0 % and only nothing 0.0 %.
 
     >>> format_share(3, 3), format_share(999_999, 1_000_000), format_share(1, 1_000_000), format_share(0, 5)

@@ -84,6 +84,8 @@ def test_slow_kernels_of_the_source_see_two_images_and_the_yardstick_has_them_al
     assert [run.nearest and run.nearest.values for run in result.runs] == [4 * 1470, 4 * 1470]
     assert "\nlitert:reference ran on 2 photographs\n" in check_text(result)
     assert json.loads(check_to_json(result))["source_images"] == [2, 4, 4]
+    alone = check_text(replace(result, source_images=(1, 4, 4)))
+    assert "\nlitert:reference ran on 1 photograph\n" in alone
     assert result.passed
 
 

@@ -165,7 +165,7 @@ def test_a_model_whose_document_allows_a_code_is_bounded(
     found = outcome(with_vector(embedded, vector), tmp_path)
     assert (found.verdict, found.passed, found.bound_lsb) == ("bounded", True, 1)
     assert (found.agreement.differing, found.agreement.worst_lsb) == (30, 1.0)
-    assert "bounded: 30 of 1470 head values differ, by up to 1 LSB (1 allowed)" in report_text(
+    assert "bounded: 30 of 1,470 head values differ, by up to 1 LSB (1 allowed)" in report_text(
         selftest_report(found), None
     )
 
@@ -242,7 +242,7 @@ def test_the_command_exits_with_0_for_exact_and_1_for_broken(embedded: Conversio
     broken.write_bytes(edited(embedded.model, another_slope))
     result = run_xdet("selftest", sound)
     assert result.returncode == 0
-    assert result.stdout.splitlines()[0].endswith(": exact: all 1470 head values have the golden bits")
+    assert result.stdout.splitlines()[0].endswith(": exact: all 1,470 head values have the golden bits")
     result = run_xdet("selftest", broken, "--json", "-")
     assert result.returncode == 1
     assert json.loads(result.stdout)["verdict"] == "broken"
@@ -271,6 +271,6 @@ def test_the_command_tells_on_haswell_what_other_programs_must_set(
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert result.returncode == 0, result.stderr
     first, second, third = result.stdout.splitlines()
-    assert first.endswith("exact: all 1470 head values have the golden bits")
+    assert first.endswith("exact: all 1,470 head values have the golden bits")
     assert "without them: 8" in second
     assert third == "  in programs of your own, set the session entry session.x64quantprecision = 1"

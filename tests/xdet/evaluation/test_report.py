@@ -45,7 +45,7 @@ def test_the_text_says_what_was_measured_and_what_was_left_out(evaluation: Evalu
     text = report_text(evaluation_report(evaluation)).splitlines()
     assert text[:7] == [
         "Protocol coco: score > 0.001, NMS IoU > 0.5, at most 4 detections, crowds: ignore",
-        "annotations.json: 2 images, 2 ground truths, 1 crowds ignored; matched by name: person",
+        "annotations.json: 2 images, 2 ground truths, 1 crowd ignored; matched by name: person",
         "",
         "model   runtime            AP  AP50  AP75   AR1   AR4",
         "------  ---------------  ----  ----  ----  ----  ----",

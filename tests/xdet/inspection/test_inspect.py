@@ -95,7 +95,7 @@ def test_the_scales_in_front_of_leaky_relus_are_told(
     xdet.convert(embedded_tflite, tmp_path / "m.onnx", leaky_relu=leaky_relu)
     found = inspect(tmp_path / "m.onnx")
     assert len(found.two_scales) == count
-    told = f"{count} tensors are read with another scale than they were written with"
+    told = f"{count} tensors are read with another scale than written with"
     assert (told in report_text(inspection_report(found))) == (count > 0)
     for pair in found.two_scales:
         assert pair.written != pair.read

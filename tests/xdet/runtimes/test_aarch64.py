@@ -170,6 +170,6 @@ def test_the_raspberry_pi_page_s_commands_run(
         printed.append(done.stdout)
     assert len(printed) == 3
     assert "person" in printed[1]
-    assert ": exact: all 1470 head values have the golden bits" in printed[2]
+    assert ": exact: all 1,470 head values have the golden bits" in printed[2]
     here = convert_to_bytes(work / "detector.tflite", ConvertOptions()).model
     assert (work / "detector.onnx").read_bytes() == here

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from converters.errors import counted
 from converters.heads.arithmetic import clip_xyxy, iou_xyxy
 from converters.heads.nms import MAX_CANDIDATES, detect_from_head, suppress, with_further_classes
 from converters.heads.yolo_v2 import Anchors, YoloV2
@@ -136,8 +137,8 @@ def judge_heads(verdicts: HeadVerdicts, *, gives_boxes: bool, has_thresholds: bo
         for cause, message in verdicts.faults(name).items()
     )
     sets = sum(verdict.images for verdict in verdicts.photographs.values())
-    ran = f"{len(verdicts.photographs)} runtime{'s' if len(verdicts.photographs) != 1 else ''}"
-    text = f"{sets} sets of boxes of {ran} compared with the numpy oracle for their own heads"
+    ran = counted(len(verdicts.photographs), "runtime", "runtimes")
+    text = f"{counted(sets, 'set', 'sets')} of boxes of {ran} compared with the numpy oracle for their own heads"
     if verdicts.probes:
         crafted = max(verdict.heads for verdict in verdicts.probes.values())
         text += f"; {crafted} probes put to {len(verdicts.probes)} of them"
