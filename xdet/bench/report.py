@@ -217,7 +217,8 @@ def _machine_lines(benchmark: Benchmark) -> Iterator[str]:
     options = benchmark.options
     pictures = counted(benchmark.images, "photograph", "photographs")
     pictures = "the 2 photographs of xdet" if benchmark.embedded_images else pictures
-    yield f"{options.blocks} alternating blocks, one session at a time; {pictures}"
+    blocks = counted(options.blocks, "block", "alternating blocks")
+    yield f"{blocks}, one session at a time; {pictures}"
 
 
 def _miss_lines(benchmark: Benchmark) -> Iterator[str]:

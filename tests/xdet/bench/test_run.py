@@ -150,6 +150,8 @@ def test_the_table_has_a_line_per_case_and_the_text_says_when_the_machine_was_bu
     quiet, busy = replace(found, others_share=0.01), replace(found, others_share=0.3)
     assert "Other programs" not in text_of(quiet)
     assert "Other programs took 30% of the processors meanwhile" in text_of(busy)
+    single = replace(found, options=replace(found.options, blocks=1))
+    assert "\n1 block, one session at a time" in text_of(single)
 
 
 def test_a_head_below_the_noise_is_told_with_its_sign(found: Benchmark) -> None:
