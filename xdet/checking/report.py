@@ -40,8 +40,8 @@ CHECK_SCHEMA = "xdet.check"
 CHECK_VERSION = 1
 TITLES = {
     "static": "same numbers in the file",
-    "exact": "equal to LiteRT XNNPACK",
-    "spread": "no further than LiteRT from itself",
+    "exact": "equal where that is promised",
+    "spread": "no further than the source's kernels from each other",
     "head": "boxes follow from the head",
 }
 ADVICE = {

@@ -150,7 +150,7 @@ def test_in_junit_what_was_asked_for_without_a_result_is_an_error_and_what_canno
     }
     assert told["openvino:cpu"][0] == told["layers"][0] == "error"
     assert "\\x1b" in told["openvino:cpu"][1]
-    assert told["spread: no further than LiteRT from itself"] == ("skipped", "no yardstick")
+    assert told["spread: no further than the source's kernels from each other"] == ("skipped", "no yardstick")
     assert told["anchors"][0] == "skipped"
     assert "onnx-reference:numpy" not in told
     assert (suite.get("errors"), suite.get("skipped")) == ("2", "2")
