@@ -68,6 +68,7 @@ CHANGE_HEADERS = (
     "photograph", "runtime", "box", "class", "what", "score there", "score of the source", "cause", "numbers",
 )  # fmt: skip
 MOST_PICTURES = 6
+MOST_NAMES = 5  # of photographs, in the summary
 FAULTS = frozenset({"layer", "head", "iou-rule"})  # causes that are no rounding
 LONGEST_SIDE = 420  # pixels
 QUALITY = 80
@@ -133,7 +134,7 @@ def _summary(result: CheckResult, where: Surroundings) -> Iterator[Block]:
             ("Compared", "; ".join(compared) or "nothing"),
             ("Not compared", "; ".join(left_out) or "nothing of what was asked for"),
             ("Tolerance", _tolerance(result)),
-            ("Photographs", str(len(result.images))),
+            ("Photographs", _named_images(result.images)),
             ("Runtimes of the model", ", ".join(run.name for run in result.runs) or "none"),
             ("Runtimes of the source", ", ".join(result.source_runs) or "none"),
             ("Largest difference of the raw head", _largest(result)),
@@ -143,6 +144,11 @@ def _summary(result: CheckResult, where: Surroundings) -> Iterator[Block]:
         )
     )
     yield Blanks(("Date", "Place", "Name", "Signature"))
+
+
+def _named_images(names: Sequence[str]) -> str:
+    """How many, and which: a signature under a check of two photographs should know them."""
+    return f"{len(names)}: {', '.join(names[:MOST_NAMES])}{', ...' if len(names) > MOST_NAMES else ''}"
 
 
 def _tolerance(result: CheckResult) -> str:

@@ -67,6 +67,15 @@ def test_the_page_has_all_four_parts_with_their_verdicts_and_findings(page: str,
     assert "FAILED: zero-point, layer" in read(page).text
 
 
+def test_the_summary_names_the_first_photographs(page: str, failed: CheckResult, sample_pictures: list[Path]) -> None:
+    assert "Photographs2: astronaut.jpg, camera.jpg" in read(page).text
+    many = replace(failed, images=tuple(f"{n}.jpg" for n in range(6)), changes=())
+    assert (
+        "Photographs6: 0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg, ..."
+        in read(check_to_html(many, sample_pictures * 3, WHERE)).text
+    )
+
+
 def test_the_numbers_of_every_runtime_are_those_of_the_json(page: str, document: dict[str, Any]) -> None:
     keys = ("differing", "max_steps", "mean_steps")
     expected: list[float] = []
